@@ -1,0 +1,6 @@
+"""The encoder-decoder Transformer of "Attention Is All You Need", as a translation toolkit.
+
+Importing this package imports nothing heavy: torch and the rest come in when a submodule that needs them does.
+"""
+
+__version__ = "0.1.0"

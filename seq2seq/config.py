@@ -1,0 +1,468 @@
+"""Configuration: frozen, typed, read strictly from TOML.
+
+A configuration has five sections, `[data] [tokenizer] [model] [training] [decoding]`. Every field has a default, a
+preset (`tiny`, `base`, `big`) may change the defaults, the TOML file changes the preset, and `--set section.key=value`
+changes the file. Unknown fields, wrong types and impossible combinations are `ConfigError`s that name the field, the
+value and the remedy.
+
+Data paths are resolved against the folder of the TOML file (or the working directory where there is none), so that a
+resolved configuration means the same wherever it is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from seq2seq.errors import OptionError
+
+
+class ConfigError(OptionError):
+    """The configuration is wrong. The message names the field, the value and the remedy."""
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict about names and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+
+class Download(Section):
+    """A file that is fetched on first use and checked.
+
+    path: where it is kept, relative to the configuration's folder. url: its public address (http or https).
+    sha256: the 64 hexadecimal digits of its SHA-256 sum.
+    """
+
+    path: str = Field(min_length=1)
+    url: str = Field(pattern=r"^https?://")
+    sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
+
+
+DATA_PATHS = (
+    "train_source", "train_target", "valid_source", "valid_target", "test_source", "test_target",
+    "train_pairs", "valid_pairs", "test_pairs",
+)  # fmt: skip
+
+
+class DataConfig(Section):
+    """Where the sentence pairs come from and which of them are kept.
+
+    A corpus is given in one of three ways: line-aligned files (`train_source` + `train_target`), one file of pairs
+    (`train_pairs`, `.tsv` or `.jsonl`), or a dataset of the Hugging Face hub (`dataset`). Any file may be gzipped.
+    """
+
+    source_language: str = ""
+    target_language: str = ""
+    train_source: str = ""
+    train_target: str = ""
+    valid_source: str = ""
+    valid_target: str = ""
+    test_source: str = ""
+    test_target: str = ""
+    # One file with both sides. TSV columns are numbered from 1; JSONL fields are named.
+    train_pairs: str = ""
+    valid_pairs: str = ""
+    test_pairs: str = ""
+    source_column: str = ""
+    target_column: str = ""
+    # A dataset on the Hugging Face hub, with columns as above or a `translation` feature keyed by language.
+    dataset: str = ""
+    dataset_config: str = ""
+    train_split: str = "train"
+    valid_split: str = "validation"
+    test_split: str = ""
+    # Files fetched on first use.
+    downloads: tuple[Download, ...] = ()
+    # Filters of the training pairs. Every pair that they drop is counted and reported.
+    max_source_length: int = Field(default=256, ge=1)  # pieces, without end-of-sentence
+    max_target_length: int = Field(default=256, ge=1)
+    max_length_ratio: float = Field(default=9.0, ge=1.0)  # longer side / shorter side, in pieces
+    ratio_free_length: int = Field(default=10, ge=0)  # pairs whose longer side has at most so many pieces pass
+    drop_duplicates: bool = False
+    # sacreBLEU's tokenisation for validation and test BLEU: "none" for text that is tokenised already.
+    bleu_tokenize: Literal[
+        "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200"
+    ] = "13a"  # fmt: skip
+
+    @field_validator("downloads", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one_kind_of_corpus(self) -> DataConfig:
+        for split in ("train", "valid", "test"):
+            source, target = getattr(self, f"{split}_source"), getattr(self, f"{split}_target")
+            pairs = getattr(self, f"{split}_pairs")
+            if bool(source) != bool(target):
+                missing = "target" if source else "source"
+                raise ValueError(f"data.{split}_{missing} is missing: give both sides, or data.{split}_pairs")
+            if pairs and source:
+                raise ValueError(f"data.{split}_pairs and data.{split}_source are both given: keep one of them")
+        if self.dataset and (self.train_source or self.train_pairs):
+            raise ValueError("data.dataset and training files are both given: keep one of them")
+        return self
+
+
+class TokenizerConfig(Section):
+    """SentencePiece. With `shared`, one model serves both sides; otherwise each side has its own."""
+
+    algorithm: Literal["bpe", "unigram"] = "bpe"
+    vocab_size: int = Field(default=8000, ge=16, le=1_000_000)  # a ceiling: a small corpus may give fewer pieces
+    shared: bool = True
+    character_coverage: float = Field(default=1.0, gt=0.9, le=1.0)
+    normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = "identity"
+    byte_fallback: bool = False
+    max_sentences: int = Field(default=1_000_000, ge=1)  # learn from a random sample of at most so many lines
+    # Existing SentencePiece models to use instead of learning one (`source_model` alone serves both sides).
+    source_model: str = ""
+    target_model: str = ""
+
+    @model_validator(mode="after")
+    def _models(self) -> TokenizerConfig:
+        if self.target_model and not self.source_model:
+            raise ValueError("tokenizer.target_model is given without tokenizer.source_model: give both")
+        if self.target_model and self.shared:
+            raise ValueError("tokenizer.target_model is given but tokenizer.shared is true: set tokenizer.shared=false")
+        if self.source_model and not self.shared and not self.target_model:
+            raise ValueError("tokenizer.shared is false but tokenizer.target_model is missing: give both models")
+        return self
+
+
+class ModelConfig(Section):
+    """The network of Vaswani et al. 2017, sections 3.1 to 3.5. The defaults are the paper's base model."""
+
+    d_model: int = Field(default=512, ge=2)
+    num_heads: int = Field(default=8, ge=1)
+    head_size: int | None = Field(default=None, ge=1)  # d_k = d_v; d_model / num_heads unless given
+    d_ff: int = Field(default=2048, ge=1)
+    num_encoder_layers: int = Field(default=6, ge=1)
+    num_decoder_layers: int = Field(default=6, ge=1)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)  # section 5.4: sub-layer outputs and embedding sums
+    attention_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # on attention weights
+    activation_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # inside the feed-forward network
+    norm: Literal["post", "pre"] = "post"
+    activation: Literal["relu", "gelu"] = "relu"
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    max_positions: int = Field(default=1024, ge=1)  # only for learned positions: the longest input or output
+    # Which of source embedding, target embedding and output matrix are one: "all" needs a shared vocabulary,
+    # "target" ties target embedding and output, "auto" is "all" where the vocabulary is shared, else "target".
+    tied_embeddings: Literal["auto", "all", "target", "none"] = "auto"
+
+    @model_validator(mode="after")
+    def _sizes(self) -> ModelConfig:
+        if self.head_size is None and self.d_model % self.num_heads:
+            raise ValueError(
+                f"model.d_model = {self.d_model} is not divisible by model.num_heads = {self.num_heads}: "
+                "change one of them or set model.head_size"
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"model.d_model = {self.d_model} is odd: sinusoidal positions need an even number")
+        return self
+
+    @property
+    def key_size(self) -> int:
+        """K, the size of one head."""
+        return self.head_size if self.head_size is not None else self.d_model // self.num_heads
+
+
+class TrainingConfig(Section):
+    """Section 5 of the paper, and when to validate, save and stop.
+
+    Training stops at whichever of `max_steps`, `max_epochs`, `max_minutes` and `patience` comes first. The learning
+    rate's horizon, which the cosine and linear schedules need, is `max_steps` where that is set; otherwise it is
+    planned once from `max_epochs`, or from `max_minutes` and the speed of the first steps, and stored with the run.
+    """
+
+    max_steps: int | None = Field(default=None, ge=1)
+    max_epochs: int | None = Field(default=None, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0)
+    # Padded target tokens per update, over all ranks and micro-batches.
+    batch_tokens: int = Field(default=25_000, ge=1)
+    accumulate: int = Field(default=1, ge=1)  # micro-batches per update
+    label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = "inverse_sqrt"
+    warmup_steps: int = Field(default=4000, ge=1)
+    learning_rate_scale: float = Field(default=1.0, gt=0.0)  # times d_model^-0.5 * warmup_steps^-0.5 at the peak
+    adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    adam_beta2: float = Field(default=0.98, ge=0.0, lt=1.0)
+    adam_epsilon: float = Field(default=1e-9, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    clip_norm: float = Field(default=0.0, ge=0.0)  # 0: gradients are not clipped
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    num_threads: int = Field(default=0, ge=0)  # 0: as many as there are cores
+    log_every: int = Field(default=50, ge=1)
+    validate_every: int = Field(default=1000, ge=1)
+    save_every: int = Field(default=1000, ge=1)
+    validation_beam_size: int = Field(default=1, ge=1)
+    max_validation_sentences: int = Field(default=3000, ge=1)
+    patience: int = Field(default=0, ge=0)  # validations without a better BLEU before stopping; 0: never
+    keep_last: int = Field(default=5, ge=1)
+    keep_best: int = Field(default=1, ge=1)
+    # The final model: the best checkpoint by validation BLEU, or the average of the last / best N of those kept.
+    average: Literal["none", "last", "best"] = "last"
+    average_checkpoints: int = Field(default=5, ge=1)
+    max_skipped_steps: int = Field(default=5, ge=1)  # non-finite steps in a row before training stops
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.average == "last" and self.average_checkpoints > self.keep_last:
+            raise ValueError(
+                f"training.average_checkpoints = {self.average_checkpoints} is more than training.keep_last = "
+                f"{self.keep_last}: keep at least as many checkpoints as are averaged"
+            )
+        if self.average == "best" and self.average_checkpoints > self.keep_best:
+            raise ValueError(
+                f"training.average_checkpoints = {self.average_checkpoints} is more than training.keep_best = "
+                f"{self.keep_best}: keep at least as many checkpoints as are averaged"
+            )
+        return self
+
+
+class DecodingConfig(Section):
+    """Section 6.1 of the paper: beam search with a length penalty, output at most 50 pieces longer than the input."""
+
+    beam_size: int = Field(default=4, ge=1, le=1000)
+    length_penalty: float = Field(default=0.6, ge=0.0, le=10.0)  # alpha of Wu et al. 2016, equation 14
+    max_extra_length: int = Field(default=50, ge=0)
+    max_source_length: int = Field(default=1024, ge=1)  # longer inputs are cut, with a warning
+    batch_tokens: int = Field(default=4000, ge=1)  # padded source tokens times beam size, per batch
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Wu et al. 2021, arXiv 2105.14462: the size that serves Multi30k best. Ends by itself within about an hour on
+    # two cores for a corpus of 30,000 pairs.
+    "tiny": {
+        "tokenizer": {"vocab_size": 10_000},
+        "model": {
+            "d_model": 128, "num_heads": 4, "d_ff": 256, "num_encoder_layers": 4, "num_decoder_layers": 4,
+            "dropout": 0.3,
+        },
+        "training": {
+            "max_minutes": 50.0, "batch_tokens": 4096, "schedule": "cosine", "warmup_steps": 1000,
+            "learning_rate_scale": 1.8, "validate_every": 250, "save_every": 250,
+        },
+    },
+    # Table 3, "base": 100,000 steps of 25,000 target tokens; the average of the last 5 checkpoints (section 6.1).
+    "base": {
+        "tokenizer": {"vocab_size": 37_000},
+        "training": {"max_steps": 100_000},
+    },
+    # Table 3, "big": 300,000 steps, dropout 0.3; the average of the last 20 checkpoints.
+    "big": {
+        "tokenizer": {"vocab_size": 37_000},
+        "model": {"d_model": 1024, "num_heads": 16, "d_ff": 4096, "dropout": 0.3},
+        "training": {"max_steps": 300_000, "keep_last": 20, "average_checkpoints": 20},
+    },
+}  # fmt: skip
+
+
+class Config(Section):
+    """A whole configuration. `preset` names the recipe that it started from, for the record."""
+
+    preset: Literal["", "tiny", "base", "big"] = ""
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    decoding: DecodingConfig = DecodingConfig()
+
+    @model_validator(mode="after")
+    def _across_sections(self) -> Config:
+        if self.model.tied_embeddings == "all" and not self.tokenizer.shared:
+            raise ValueError(
+                'model.tied_embeddings = "all" needs a shared vocabulary: set tokenizer.shared=true or '
+                'model.tied_embeddings="target"'
+            )
+        if self.model.positions == "learned":
+            longest = max(self.data.max_source_length, self.data.max_target_length) + 1
+            if longest > self.model.max_positions:
+                raise ValueError(
+                    f"model.max_positions = {self.model.max_positions} is too small for learned positions: sentences "
+                    f"of {longest - 1} pieces pass data.max_source_length and data.max_target_length"
+                )
+        return self
+
+
+SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
+
+
+def build_config(values: Mapping[str, Any], *, preset: str | None = None, origin: str = "configuration") -> Config:
+    """Lays `values` (nested, as TOML gives them) over a preset and validates the whole.
+
+    Raises ConfigError, naming `origin`, the field, the value and the remedy.
+    """
+    values = dict(values)
+    name = preset or values.pop("preset", "") or ""
+    values.pop("preset", None)
+    if name and name not in PRESETS:
+        raise ConfigError(f"{origin}: preset = {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    merged: dict[str, Any] = {section: dict(fields) for section, fields in PRESETS.get(name, {}).items()}
+    for section, fields in values.items():
+        if section not in SECTIONS:
+            raise ConfigError(f"{origin}: unknown section or field {section!r}{_suggest(section, SECTIONS)}")
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"{origin}: {section} is a section: write [{section}] and its fields below it")
+        merged.setdefault(section, {}).update(fields)
+    # A horizon that is asked for takes the place of the preset's own.
+    asked = values.get("training", {})
+    limits = ("max_steps", "max_epochs", "max_minutes")
+    if any(limit in asked for limit in limits):
+        for limit in limits:
+            if limit not in asked:
+                merged["training"].pop(limit, None)
+    try:
+        return Config.model_validate({"preset": name, **merged})
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error)}") from None
+
+
+def load_config(
+    path: Path | None,
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    data: Mapping[str, str] | None = None,
+) -> Config:
+    """Reads a TOML file (or none), applies `--set` overrides and corpus paths, resolves data paths.
+
+    path: the TOML file; None starts from the preset alone. overrides: `section.key=value`, values as TOML or plain
+    text. data: corpus paths from the command line, relative to the working directory; they replace the file's corpus.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_bytes().decode("utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such configuration file") from None
+        except IsADirectoryError:
+            raise ConfigError(f"{path}: is a folder, not a configuration file") from None
+        except PermissionError:
+            raise ConfigError(f"{path}: may not be read; check its permissions") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    base = path.resolve().parent if path is not None else Path.cwd()
+    sections = {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
+    _resolve_paths(sections, base)
+    if data:
+        corpus = {key: str(Path(value).resolve()) for key, value in data.items()}
+        sections["data"] = {**_without_corpus(sections.get("data", {})), **corpus}
+    values.update(sections)
+    for override in overrides:
+        _apply_override(values, override)
+    return build_config(values, preset=preset, origin=str(path) if path is not None else "command line")
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as TOML, every field written out; `load_config` reads it back to an equal object."""
+    lines = [f"preset = {_toml(config.preset)}"]
+    for section in SECTIONS:
+        lines += ["", f"[{section}]"]
+        fields = getattr(config, section).model_dump()
+        downloads = fields.pop("downloads", ())
+        lines += [f"{key} = {_toml(value)}" for key, value in fields.items() if value is not None]
+        for download in downloads:
+            lines += ["", f"[[{section}.downloads]]", *(f"{key} = {_toml(value)}" for key, value in download.items())]
+    return "\n".join(lines) + "\n"
+
+
+def parse_config(text: str, *, origin: str) -> Config:
+    """Reads back what `dump_config` wrote."""
+    try:
+        return build_config(tomllib.loads(text), origin=origin)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else "nan"
+    return str(value)
+
+
+def _resolve_paths(sections: dict[str, dict[str, Any]], base: Path) -> None:
+    for section, keys in (("data", DATA_PATHS), ("tokenizer", ("source_model", "target_model"))):
+        fields = sections.get(section, {})
+        for key in keys:
+            if isinstance(fields.get(key), str) and fields[key]:
+                fields[key] = str((base / fields[key]).resolve())
+    downloads = sections.get("data", {}).get("downloads", [])
+    if isinstance(downloads, list) and all(isinstance(download, dict) for download in downloads):
+        sections.get("data", {})["downloads"] = (
+            [
+                {**download, "path": str((base / download["path"]).resolve())}
+                if isinstance(download.get("path"), str) and download["path"]
+                else download
+                for download in downloads
+            ]
+            if downloads
+            else []
+        )
+
+
+def _without_corpus(data: Mapping[str, Any]) -> dict[str, Any]:
+    corpus = {*DATA_PATHS, "dataset", "dataset_config", "downloads", "source_language", "target_language"}
+    return {key: value for key, value in data.items() if key not in corpus}
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"--set {override}: write it as section.key=value, for example training.max_steps=1000")
+    if section not in SECTIONS:
+        raise ConfigError(f"--set {override}: unknown section {section!r}{_suggest(section, SECTIONS)}")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    if section in ("data", "tokenizer") and (key in DATA_PATHS or key in ("source_model", "target_model")) and value:
+        value = str(Path(str(value)).resolve())
+    target = values.setdefault(section, {})
+    if not isinstance(target, dict):
+        raise ConfigError(f"--set {override}: {section} is not a section in the configuration file")
+    target[key] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a pydantic error, as `field = value: what is wrong; remedy`."""
+    first = error.errors(include_url=False)[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_fields(first["loc"])
+        return f"{location}: unknown field{_suggest(str(first['loc'][-1]), known)}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if first["type"] == "missing":
+        return f"{location}: missing; it is required"
+    message = str(first["msg"])
+    return f"{location} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_fields(location: tuple[int | str, ...]) -> list[str]:
+    section = Config.model_fields.get(str(location[0]))
+    kind = section.annotation if section is not None else None
+    if len(location) > 2:
+        kind = Download
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else list(SECTIONS)
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,44 @@
+"""curves.png: loss, learning rate and validation BLEU of a run (needs the extra `plot`)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from seq2seq.run import Run, replacing
+
+
+def draw_curves(run: Run) -> None:
+    """Draws metrics.jsonl into curves.png."""
+    records = list(run.metrics())
+    steps = [record for record in records if "loss" in record]
+    validations = [record for record in records if "valid_loss" in record]
+    scored = [record for record in validations if record["valid_bleu"] is not None]
+    figure = Figure(figsize=(8, 9 if scored else 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3 if scored else 2, 1, sharex=True)
+    _line(axes[0], steps, "nll", "training", "tab:blue")
+    _line(axes[0], validations, "valid_loss", "validation", "tab:orange")
+    axes[0].set_ylabel("−log p per target token (nats)")
+    axes[0].legend(frameon=False)
+    if scored:
+        _line(axes[1], scored, "valid_bleu", "validation", "tab:green")
+        best = max(scored, key=lambda record: float(record["valid_bleu"]))
+        axes[1].set_ylabel("validation BLEU")
+        axes[1].set_title(f"best {best['valid_bleu']:.1f} at step {best['step']:,}", fontsize="medium")
+    _line(axes[-1], steps, "learning_rate", "learning rate", "tab:gray")
+    axes[-1].set_ylabel("learning rate")
+    axes[-1].set_xlabel("step")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.set_ylim(bottom=0)
+    with replacing(run.path / "curves.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def _line(axis: Any, records: list[dict[str, Any]], key: str, label: str, color: str) -> None:
+    points = [(record["step"], record[key]) for record in records if math.isfinite(record[key])]
+    axis.plot([step for step, _ in points], [value for _, value in points], label=label, color=color, linewidth=1.5)

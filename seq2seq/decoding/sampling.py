@@ -1,0 +1,91 @@
+"""Sampling translations: temperature, top-k (Fan et al. 2018) and top-p (Holtzman et al. 2020).
+
+What is drawn for a sentence is a function of that sentence's seed: a counter-based generator gives one uniform number
+a step, and the inverse of the cumulative distribution turns it into a piece. The batch around it changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seq2seq.decoding.beam import Hypothesis, follow
+from seq2seq.model.transformer import Transformer
+
+
+def sentence_seed(seed: int, line: int) -> int:
+    """The seed of one input line, both numbers below 2^64: no two pairs share one."""
+    if not (0 <= seed < 2**64 and 0 <= line < 2**64):
+        raise ValueError(f"seed = {seed} and line = {line} must be from 0 to 2^64 - 1")
+    return seed << 64 | line
+
+
+@torch.inference_mode()
+def sample(
+    model: Transformer,
+    source: Tensor,
+    max_lengths: Tensor | Sequence[int],
+    *,
+    seeds: Sequence[int],
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    length_penalty: float = 0.6,
+) -> list[Hypothesis]:
+    """Draws one output for each of the sources [B, S], as long as `max_lengths` [B] at most, end-of-sentence included.
+
+    seeds: one a sentence, from 0 to 2^128 - 1 (see `sentence_seed`). Logits are divided by the temperature, then the
+    top_k most probable pieces are kept (0: all), then the smallest set of the most probable that holds top_p of what
+    is left. The reported log-probabilities are the model's own, before all three. Raises ValueError for arguments out
+    of range.
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature = {temperature} must be above 0")
+    if top_k < 0:
+        raise ValueError(f"top_k = {top_k} must be 0 (off) or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p = {top_p} must be above 0 and at most 1")
+    if len(seeds) != len(source):
+        raise ValueError(f"seeds has {len(seeds)} numbers: give one for each of {len(source)} sentences")
+    if any(not 0 <= seed < 2**128 for seed in seeds):
+        raise ValueError("seeds must be from 0 to 2^128 - 1")
+    limits = torch.as_tensor(max_lengths)
+    longest = max(int(limits.max()), 0) if len(limits) else 0
+    drawn = np.zeros((len(seeds), longest))
+    for row, seed in zip(drawn, seeds, strict=True):
+        row[:] = np.random.Generator(np.random.Philox(key=seed)).random(longest)
+    uniforms = torch.from_numpy(drawn).to(source.device)  # [B, steps]
+
+    def draw(log_probabilities: Tensor, sentences: Tensor, step: int) -> Tensor:
+        probabilities, ids = kept_probabilities(log_probabilities, temperature, top_k, top_p)
+        cumulative = probabilities.cumsum(1, dtype=torch.float64)
+        wanted = uniforms[sentences, step][:, None] * cumulative[:, -1:]
+        index = torch.searchsorted(cumulative, wanted, right=True)  # the first whose sum exceeds it: never of weight 0
+        return (index if ids is None else ids.gather(1, index)).squeeze(1)
+
+    return follow(model, source, max_lengths, draw, length_penalty)
+
+
+def kept_probabilities(
+    log_probabilities: Tensor, temperature: float, top_k: int, top_p: float
+) -> tuple[Tensor, Tensor | None]:
+    """What is drawn from, given log-probabilities [R, V]: weights [R, n], 0 for what is dropped, and their ids [R, n].
+
+    Ids are None where the weights stand in vocabulary order.
+    """
+    # The largest becomes 0 before the division: no temperature is too small.
+    scaled = (log_probabilities - log_probabilities.amax(1, keepdim=True)) / temperature
+    if top_k == 0 and top_p == 1:
+        return scaled.softmax(1), None
+    size = scaled.shape[1]
+    if top_k == 0:
+        scaled, ids = scaled.sort(dim=1, descending=True, stable=True)
+    else:
+        scaled, ids = scaled.topk(min(top_k, size), dim=1)
+    probabilities = scaled.softmax(1)
+    before = probabilities.cumsum(1) - probabilities
+    return probabilities.masked_fill(before >= top_p, 0.0), ids

@@ -1,0 +1,259 @@
+"""The benchmark: translate a test set with each system, time it, score it, and say what the scores are worth.
+
+A system is a run that translates here, or a file of finished translations. Scores are given for the whole test set
+and without the sentences that stand in the training data of any of the systems; the latter, after normalisation, is the
+number to quote. All systems are scored on the same sentences, so that they can be compared pairwise.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seq2seq import __version__
+from seq2seq.config import DecodingConfig
+from seq2seq.evaluation.metrics import METRICS, NUM_SAMPLES, Metric, Score, compare_systems
+from seq2seq.evaluation.overlap import Overlap, find_overlap, union
+from seq2seq.evaluation.testsets import EvaluationSet, sha256_of_lines
+from seq2seq.runtime import describe_hardware
+from seq2seq.text.errors import DataError, unwritable
+from seq2seq.text.reading import read_lines
+
+FORMAT_VERSION = 1  # of the JSON
+
+Scores = dict[Metric, Score]
+
+
+class Hypothesis(Protocol):
+    @property
+    def pieces(self) -> Sequence[str]: ...
+
+
+class Result(Protocol):
+    @property
+    def text(self) -> str: ...
+    @property
+    def hypotheses(self) -> Sequence[Hypothesis]: ...
+
+
+class Translator(Protocol):
+    """What the benchmark needs of a `seq2seq.decoding.translator.Translator`."""
+
+    @property
+    def config(self) -> DecodingConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def translate(
+        self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None
+    ) -> Sequence[Result]: ...
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long translating the test set took, without loading the model.
+
+    output_tokens: target pieces, end-of-sentence included. hardware: what it ran on, in one line.
+    """
+
+    seconds: float
+    sentences: int
+    output_tokens: int
+    hardware: str
+
+    @property
+    def sentences_per_second(self) -> float:
+        return self.sentences / max(self.seconds, 1e-9)
+
+    @property
+    def output_tokens_per_second(self) -> float:
+        return self.output_tokens / max(self.seconds, 1e-9)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds,
+            "sentences_per_second": self.sentences_per_second,
+            "output_tokens": self.output_tokens,
+            "output_tokens_per_second": self.output_tokens_per_second,
+            "hardware": self.hardware,
+        }
+
+
+@dataclass(frozen=True)
+class SystemOutput:
+    """The translations of a test set by one system. A file of finished translations has nothing but name and lines.
+
+    decoding: the options that it was translated with. overlap: of the test set with the system's training data.
+    """
+
+    name: str
+    hypotheses: list[str]
+    speed: Speed | None = None
+    decoding: Mapping[str, Any] | None = None
+    overlap: Overlap | None = None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Part of the test set, and what each system scores on it, in the systems' order; nothing where no line is left."""
+
+    lines: int
+    scores: list[Scores]
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """What the benchmark found. The two subsets are None where no system's training data is known."""
+
+    test_set: EvaluationSet
+    systems: list[SystemOutput]
+    metrics: tuple[Metric, ...]
+    tokenize: str
+    whole: Subset
+    without_exact: Subset | None
+    without_normalized: Subset | None
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        subsets = {
+            "whole": self.whole,
+            "without_exact_overlap": self.without_exact,
+            "without_normalized_overlap": self.without_normalized,
+        }
+        systems = []
+        for index, system in enumerate(self.systems):
+            overlap = system.overlap
+            entry: dict[str, Any] = {
+                "name": system.name,
+                "hypotheses": {"lines": len(system.hypotheses), "sha256": sha256_of_lines(system.hypotheses)},
+                "decoding": dict(system.decoding) if system.decoding is not None else None,
+                "speed": system.speed.as_dict() if system.speed else None,
+                "overlap": {"exact": overlap.exact, "normalized": overlap.normalized} if overlap else None,
+            }
+            for name, subset in subsets.items():
+                scores = subset.scores[index] if subset and subset.scores else None
+                key = "scores" if name == "whole" else f"scores_{name}"
+                entry[key] = {metric: score.as_dict() for metric, score in scores.items()} if scores else None
+            systems.append(entry)
+        return {
+            "format_version": FORMAT_VERSION,
+            "test_set": self.test_set.as_dict(),
+            "lines": {name: subset.lines if subset else None for name, subset in subsets.items()},
+            "metrics": list(self.metrics),
+            "tokenize": self.tokenize,
+            "signatures": {metric: score.signature for metric, score in self.whole.scores[0].items()},
+            "systems": systems,
+            "versions": dict(self.versions),
+        }
+
+
+def translate_test_set(
+    translator: Translator,
+    sources: Sequence[str],
+    *,
+    name: str,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    source_hashes: Mapping[str, NDArray[np.int64]] | None = None,
+) -> SystemOutput:
+    """Translates and times a test set. Empty lines are translated by empty lines and give no output tokens.
+
+    beam_size, length_penalty: None takes the run's own. source_hashes: "exact" and "normalized", as the run folder has
+    them. One sentence is translated before the clock starts, so that start-up costs are not counted.
+    """
+    options = {"beam_size": beam_size, "length_penalty": length_penalty}
+    first = next((line for line in sources if line.strip()), None)
+    if first is not None:
+        translator.translate([first], beam_size=beam_size, length_penalty=length_penalty)
+    start = time.perf_counter()
+    results = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty)
+    seconds = time.perf_counter() - start
+    tokens = sum(
+        len(result.hypotheses[0].pieces) + 1 for line, result in zip(sources, results, strict=True) if line.strip()
+    )
+    chosen = {name: value for name, value in options.items() if value is not None}
+    return SystemOutput(
+        name=name,
+        hypotheses=[result.text for result in results],
+        speed=Speed(seconds, len(sources), tokens, describe_hardware(translator.device)),
+        decoding={**translator.config.model_dump(), **chosen},
+        overlap=find_overlap(sources, source_hashes["exact"], source_hashes["normalized"]) if source_hashes else None,
+    )
+
+
+def load_translations(path: Path) -> SystemOutput:
+    """A file of finished translations, one a line, gzipped or not. Raises DataError where it cannot be read."""
+    return SystemOutput(name=str(path), hypotheses=list(read_lines(path)))
+
+
+def run_benchmark(
+    test_set: EvaluationSet,
+    systems: Sequence[SystemOutput],
+    metrics: Sequence[Metric] = METRICS,
+    tokenize: str = "13a",
+    num_samples: int = NUM_SAMPLES,
+) -> BenchmarkReport:
+    """Scores the systems on the whole test set and without what stands in their training data.
+
+    Raises DataError where a system does not have a translation for each line, ConfigError for unknown metrics and
+    tokenisations.
+    """
+    assert systems, "a benchmark needs a system"
+    for system in systems:
+        if len(system.hypotheses) != len(test_set):
+            raise DataError(
+                f"{system.name} has {len(system.hypotheses):,} lines and {test_set.source.name} has {len(test_set):,}: "
+                f"give one translation for each line of the test set"
+            )
+    done: dict[bytes, Subset] = {}  # by mask: mostly there is no overlap, and each set of scores costs seconds
+
+    def score(keep: NDArray[np.bool_]) -> Subset:
+        if keep.tobytes() not in done:
+            chosen = np.flatnonzero(keep).tolist()
+            outputs = [[system.hypotheses[i] for i in chosen] for system in systems]
+            references = [[reference.lines[i] for i in chosen] for reference in test_set.references]
+            scores = compare_systems(outputs, references, metrics, tokenize, num_samples) if chosen else []
+            done[keep.tobytes()] = Subset(len(chosen), scores)
+        return done[keep.tobytes()]
+
+    overlap = union([system.overlap for system in systems if system.overlap])
+    whole = score(np.ones(len(test_set), dtype=np.bool_))
+    return BenchmarkReport(
+        test_set=test_set,
+        systems=list(systems),
+        metrics=tuple(whole.scores[0]),
+        tokenize=tokenize,
+        whole=whole,
+        without_exact=score(overlap.keep_exact) if overlap else None,
+        without_normalized=score(overlap.keep_normalized) if overlap else None,
+    )
+
+
+def save_report(report: BenchmarkReport, path: Path) -> None:
+    """Writes the report as JSON. Raises DataError where that is not possible."""
+    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the numbers depend on."""
+    names = ("torch", "sentencepiece", "sacrebleu")
+    return {
+        "seq2seq": __version__,
+        **{name: metadata.version(name) for name in names},
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,149 @@
+"""Encoder and decoder layers (section 3.1): attention and feed-forward sub-layers, residuals, layer normalisation.
+
+Post-norm, as in the paper, computes LayerNorm(x + Dropout(Sublayer(x))). Pre-norm, an explicit choice, computes
+x + Dropout(Sublayer(LayerNorm(x))) and normalises once more at the end of the stack.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seq2seq.config import ModelConfig
+from seq2seq.model.attention import MultiHeadAttention, linear
+from seq2seq.model.cache import LayerCache
+from seq2seq.model.dropout import dropout
+
+LAYER_NORM_EPSILON = 1e-5
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016) over D; statistics are float32 whatever the dtype of x."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(d_model))
+        self.bias = nn.Parameter(torch.empty(d_model))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if x.is_cuda:
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return F.layer_norm(x, x.shape[-1:], weight, bias, LAYER_NORM_EPSILON)
+
+
+class FeedForward(nn.Module):
+    """Section 3.3: W2 act(W1 x + b1) + b2."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation, self.dropout = config.activation, config.activation_dropout
+        self.in_weight = nn.Parameter(torch.empty(config.d_ff, config.d_model))
+        self.in_bias = nn.Parameter(torch.empty(config.d_ff))
+        self.out_weight = nn.Parameter(torch.empty(config.d_model, config.d_ff))
+        self.out_bias = nn.Parameter(torch.empty(config.d_model))
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.in_weight)
+        nn.init.xavier_uniform_(self.out_weight)
+        nn.init.zeros_(self.in_bias)
+        nn.init.zeros_(self.out_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = linear(x, self.in_weight, self.in_bias)
+        hidden = F.relu(hidden) if self.activation == "relu" else F.gelu(hidden)
+        hidden = dropout(hidden, self.dropout, self.training)
+        return linear(hidden, self.out_weight, self.out_bias)
+
+
+class Residual(nn.Module):
+    """The residual connection around a sub-layer and the LayerNorm that belongs to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pre_norm, self.dropout = config.norm == "pre", config.dropout
+        self.norm = LayerNorm(config.d_model)
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the sub-layer sees of x [B, T, D]."""
+        normed: Tensor = self.norm(x) if self.pre_norm else x
+        return normed
+
+    def after(self, x: Tensor, output: Tensor) -> Tensor:
+        """Joins x and the sub-layer's output, both [B, T, D]. Dropout as in section 5.4."""
+        joined = x + dropout(output, self.dropout, self.training)
+        if not self.pre_norm:
+            joined = self.norm(joined)
+        return joined
+
+
+def _attention(config: ModelConfig) -> MultiHeadAttention:
+    return MultiHeadAttention(config.d_model, config.num_heads, config.key_size, config.attention_dropout)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward (left half of Figure 1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attention = _attention(config)
+        self.self_attention_residual = Residual(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(self, x: Tensor, mask: Tensor, weights_out: list[Tensor] | None = None) -> Tensor:
+        """x [B, S, D], mask [B, 1, 1, S] True at source pieces -> [B, S, D]."""
+        query, key, value = self.self_attention.project_self(self.self_attention_residual.before(x))
+        attended = self.self_attention(query, key, value, mask, weights_out)
+        x = self.self_attention_residual.after(x, attended)
+        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, attention over the memory, feed-forward (right half of Figure 1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attention = _attention(config)
+        self.self_attention_residual = Residual(config)
+        self.cross_attention = _attention(config)
+        self.cross_attention_residual = Residual(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        self_mask: Tensor | None,
+        memory: tuple[Tensor, Tensor],
+        memory_mask: Tensor,
+        cache: LayerCache | None = None,
+        self_weights_out: list[Tensor] | None = None,
+        cross_weights_out: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x [R, T, D] -> [R, T, D].
+
+        R is B times the number of hypotheses a sentence. memory: this layer's projected key and value
+        [B, H, S, K]; memory_mask [B, 1, 1, S]; self_mask [1, 1, T, t] or None where every position is visible.
+        With a cache, x holds only the new positions, and those before them come from the cache.
+        """
+        query, key, value = self.self_attention.project_self(self.self_attention_residual.before(x))
+        if cache is not None:
+            key, value = cache.self_key.append(key), cache.self_value.append(value)
+        attended = self.self_attention(query, key, value, self_mask, self_weights_out)
+        x = self.self_attention_residual.after(x, attended)
+
+        # The hypotheses of one sentence stand side by side as queries, [B, (R/B) T, D]: the memory is not copied.
+        sentences = memory[0].shape[0]
+        seen = self.cross_attention_residual.before(x).reshape(sentences, -1, x.shape[-1])
+        query = self.cross_attention.project_query(seen)
+        attended = self.cross_attention(query, *memory, memory_mask, cross_weights_out).view_as(x)
+        x = self.cross_attention_residual.after(x, attended)
+
+        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))

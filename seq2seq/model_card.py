@@ -1,0 +1,54 @@
+"""The README.md of a run folder: what the model is, how it was made, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from seq2seq.config import Config
+
+
+def model_card(config: Config, info: Mapping[str, Any]) -> str:
+    """A model card in Markdown from the configuration and model.json."""
+    model, training, validation = config.model, info["training"], info["validation"]
+    languages = f"{info['source_language'] or 'source'} to {info['target_language'] or 'target'}"
+    key = f", head size {model.key_size}" if model.head_size is not None else ""
+    corpus = info["corpus"]
+    rows = [
+        ("Architecture", f"Transformer, {model.num_encoder_layers} + {model.num_decoder_layers} layers, d_model "
+         f"{model.d_model}, d_ff {model.d_ff}, {model.num_heads} heads{key}, {model.norm}-norm, {model.activation}"),
+        ("Parameters", f"{info['num_parameters']:,}"),
+        ("Vocabulary", f"{info['source_vocab_size']:,} source and {info['target_vocab_size']:,} target pieces, "
+         + ("shared" if info["shared_vocabulary"] else "separate")),
+        ("Training pairs", f"{corpus['kept']:,} of {corpus['read']:,} read"),
+        ("Training", f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.1f} "
+         f"minutes, {training['precision']}, seed {training['seed']}, "
+         f"{training['hardware']}, torch {training['torch']}"),
+        ("Weights", f"mean of the checkpoints at steps {', '.join(map(str, training['averaged_steps']))}"),
+    ]  # fmt: skip
+    if validation["bleu"] is not None:
+        rows.append(("Validation BLEU", f"{validation['bleu']:.2f} (beam {validation['beam_size']}, sacreBLEU "
+                     f"tokenisation {validation['bleu_tokenize']})"))  # fmt: skip
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""# A translator from {languages}
+
+Trained with seq2seq {info["seq2seq_version"]}; every setting is in `config.toml`, every number in `model.json` and
+`metrics.jsonl`.
+
+| | |
+|---|---|
+{table}
+
+## Use
+
+```
+echo "..." | seq2seq translate THIS_FOLDER
+seq2seq benchmark THIS_FOLDER --source test.src --reference test.trg
+```
+
+## Limits
+
+The model knows what its training data showed it and nothing else: it will be fluent and wrong on text of other
+kinds. It translates line by line, without regard to the lines around. Judge it on text of your own before you rely
+on it.
+"""

@@ -1,0 +1,80 @@
+"""What a person sees while a model trains: a live line on a terminal, plain lines elsewhere. On standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+
+class TrainingProgress:
+    """Shows step, loss, target tokens a second, learning rate, time left and validation BLEU.
+
+    Use it as a context manager. quiet: only validations and messages.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+        self._bleu = ""
+        self._progress = Progress(
+            TextColumn("step {task.fields[steps]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[numbers]}"),
+            _TimeLeft(),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, steps="0", numbers="", left=None, visible=False)
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def message(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def progress(self, record: Mapping[str, Any]) -> None:
+        horizon, step = record["horizon"], record["step"]
+        left = record["seconds"] / step * (horizon - step) if horizon else None
+        steps = f"{step:,}" + (f"/{horizon:,}" if horizon else "")
+        numbers = (
+            f"loss {record['nll']:.3f}  {record['target_tokens_per_second']:,} tokens/s  "
+            f"lr {record['learning_rate']:.2e}{self._bleu}"
+        )
+        if self._progress.disable and not self.quiet:
+            self.message(f"step {steps}  {numbers}  {_clock(left)} left")
+        self._progress.update(
+            self._task, total=horizon, completed=step, steps=steps, numbers=numbers, left=left, visible=True
+        )
+
+    def validation(self, record: Mapping[str, Any]) -> None:
+        bleu = record["valid_bleu"]
+        text = f"step {record['step']:,}  validation loss {record['valid_loss']:.3f}"
+        if bleu is not None:
+            self._bleu = f"  BLEU {bleu:.1f}"
+            text += f"  BLEU {bleu:.2f}"
+        self.message(text)
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left by the trainer's own clock: the bar's would not know of a run's earlier sittings."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{_clock(task.fields['left'])} left")
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

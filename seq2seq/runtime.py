@@ -1,0 +1,105 @@
+"""The machine: device, precision, threads, memory allocator. Nothing here changes what is computed, only how fast."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from seq2seq.errors import OptionError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The named device; `auto` is a GPU where torch finds one. Raises ValueError for a GPU that is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError('training.device = "cuda": torch finds no GPU here; set training.device="auto"')
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of activations and matrix products. `auto` is bfloat16 where the hardware multiplies it natively."""
+    if name == "fp32":
+        return torch.float32
+    if name == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor has bfloat16 dot-product or matrix instructions."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
+
+
+def set_up_cpu(num_threads: int) -> int:
+    """Threads (0: one a core), denormals as zero, an allocator that keeps its pages. Returns the number of threads."""
+    threads = num_threads or available_cores()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    _keep_freed_memory()
+    return threads
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc not to hand large blocks back to the kernel: fetching them again costs more than using them."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_mmap_max = -1, -4
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+    except (OSError, AttributeError):
+        pass  # another C library: slower, not wrong
+
+
+def describe_hardware(device: torch.device) -> str:
+    """What a device is, in one line: the GPU's name, or the processor's and the number of threads."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{_processor_name()}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def _processor_name() -> str:
+    try:
+        # Linux, where platform.processor() is mostly empty.
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed for one purpose, a pure function of its parts: (seed, what it is for, epoch or step, ...)."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process ever had resident."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""Text in, integer batches out: sentence pairs on disk, SentencePiece, token-budgeted batches."""

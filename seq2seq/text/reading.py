@@ -1,0 +1,223 @@
+"""Sentence pairs from whatever the user has: aligned files, TSV, JSONL, a dataset of the Hugging Face hub. A stream."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from seq2seq.config import ConfigError, DataConfig
+from seq2seq.text.errors import DataError
+
+Split = Literal["train", "valid", "test"]
+Column = tuple[str, ...]  # the way to a side in a row: (column,), or ("translation", language)
+
+MAX_LINE_BYTES = 1_000_000  # a gigabyte without a line break must not end up in memory
+GZIP_MAGIC = b"\x1f\x8b"
+BOM = b"\xef\xbb\xbf"
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file, gzipped or not, one at a time; see `lines_of` for what a line is.
+
+    Raises DataError where the file is missing, unreadable, damaged or not text.
+    """
+    try:
+        with open(path, "rb") as stream:
+            yield from lines_of(stream, str(path))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; name a file") from None
+    except PermissionError:
+        raise DataError(f"{path}: may not be read; check its permissions") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
+    r"""The lines of a binary stream such as standard input; `name` stands for it in error messages.
+
+    A line ends at "\n" and nowhere else: the separators that str.splitlines also knows occur inside sentences, and
+    splitting there would shift one side of a corpus against the other. One "\r" before the "\n" goes with it, as does
+    a byte order mark at the very start. The last line may lack its "\n". A stream that can be peeked into is
+    decompressed when it starts as gzip does, whatever its name. Raises DataError with the line's number.
+    """
+    peek = getattr(stream, "peek", None)
+    if peek is not None and peek(2)[:2] == GZIP_MAGIC:
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+    for number in itertools.count(1):
+        try:
+            line = stream.readline(len(BOM) + MAX_LINE_BYTES + len(b"\r\n"))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{name}, line {number}: damaged gzip file ({error}); fetch or pack it again") from None
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if not line:
+            return
+        if line.endswith(b"\n"):
+            line = line[:-1].removesuffix(b"\r")
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(
+                f"{name}, line {number}: longer than {MAX_LINE_BYTES:,} bytes; one sentence a line is expected"
+            )
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}, line {number}: not UTF-8 text (byte {error.start + 1} of the line); convert it, with iconv "
+                f"for example"
+            ) from None
+
+
+# Pairs
+
+
+def has_split(data: DataConfig, split: Split) -> bool:
+    """Whether the configuration gives the split a corpus, in any of the three ways."""
+    given = getattr(data, f"{split}_source") or getattr(data, f"{split}_pairs")
+    return bool(given or (data.dataset and getattr(data, f"{split}_split")))
+
+
+def read_pairs(data: DataConfig, split: Split) -> Iterator[tuple[str, str]]:
+    """The (source, target) pairs of a split, in their order, one at a time; files go before a hub dataset.
+
+    Raises ConfigError where the configuration has no such split or cannot be followed, DataError where the data is bad:
+    possibly after many pairs, as for two files of unequal length.
+    """
+    if not has_split(data, split):
+        raise ConfigError(
+            f"data.{split}_source is empty: give data.{split}_source and data.{split}_target, data.{split}_pairs, or "
+            f"data.dataset and data.{split}_split"
+        )
+    pairs_file = getattr(data, f"{split}_pairs")
+    source_file, target_file = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
+    if source_file:
+        yield from _aligned_pairs(Path(source_file), Path(target_file))
+    elif not pairs_file:
+        yield from _hub_pairs(data, getattr(data, f"{split}_split"))
+    elif pairs_file.endswith((".tsv", ".tsv.gz")):
+        yield from _tsv_pairs(Path(pairs_file), data)
+    elif pairs_file.endswith((".jsonl", ".jsonl.gz")):
+        yield from _jsonl_pairs(Path(pairs_file), data)
+    else:
+        raise ConfigError(
+            f"data.{split}_pairs = {pairs_file!r}: the kind of file is unknown; name it .tsv or .jsonl (or with .gz), "
+            f"or give data.{split}_source and data.{split}_target"
+        )
+
+
+def _aligned_pairs(source_path: Path, target_path: Path) -> Iterator[tuple[str, str]]:
+    sources, targets = read_lines(source_path), read_lines(target_path)
+    for index, (source, target) in enumerate(itertools.zip_longest(sources, targets)):
+        if source is None or target is None:
+            longer = index + 1 + sum(1 for _ in (targets if source is None else sources))
+            counts = (index, longer) if source is None else (longer, index)
+            raise DataError(
+                f"{source_path} has {counts[0]:,} lines and {target_path} has {counts[1]:,}: aligned files need the "
+                f"same number; line N of one must translate line N of the other"
+            )
+        yield source, target
+
+
+def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """Tab-separated columns without quoting or a header, as corpora are published."""
+    columns = {"source": data.source_column or "1", "target": data.target_column or "2"}
+    for side, column in columns.items():
+        if not (column.isascii() and column.isdigit() and int(column) > 0):
+            raise ConfigError(f"data.{side}_column = {column!r}: the columns of a .tsv file are numbered from 1")
+    if int(columns["source"]) == int(columns["target"]):
+        raise ConfigError(f"data.source_column and data.target_column are both {columns['source']}: name two columns")
+    first, second = (int(column) - 1 for column in columns.values())
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.split("\t")
+        if max(first, second) >= len(fields):
+            raise DataError(
+                f"{path}, line {number}: no column {max(first, second) + 1}, only {len(fields)}, separated by tabs; "
+                f"correct the line, or data.source_column and data.target_column"
+            )
+        yield fields[first], fields[second]
+
+
+def _jsonl_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not valid JSON ({error}); write one object a line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not a JSON object; write one object a line, with both sides in it")
+        yield _sides(row, _columns(row, data, where), where)
+
+
+def _hub_pairs(data: DataConfig, split: str) -> Iterator[tuple[str, str]]:
+    import datasets  # over a second, and only here
+
+    name = f"dataset {data.dataset}" + (f" ({data.dataset_config})" if data.dataset_config else "")
+    try:
+        dataset = datasets.load_dataset(data.dataset, data.dataset_config or None, split=split)
+    except Exception as error:  # of many unrelated classes: the hub's, the network's, the readers' of each file format
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{name}, split {split}: cannot be loaded: {reason[:300]}; check data.dataset, data.dataset_config, the "
+            f"split and the network"
+        ) from None
+    columns = _columns(dataset.column_names, data, name)
+    # The others may be large, or audio that is decoded when it is read.
+    dataset = dataset.select_columns(list(dict.fromkeys(column[0] for column in columns)))
+    number = 0
+    for batch in dataset.iter(batch_size=1000):
+        for values in zip(*batch.values(), strict=True):
+            number += 1
+            yield _sides(dict(zip(batch, values, strict=True)), columns, f"{name}, split {split}, row {number}")
+
+
+def _columns(names: Collection[str], data: DataConfig, where: str) -> tuple[Column, Column]:
+    """Where each side is in a row with these fields."""
+    by_language = not (data.source_column or data.target_column) and "translation" in names
+    if by_language and not {"source", "target"} <= set(names):
+        if not (data.source_language and data.target_language):
+            raise DataError(
+                f"{where}: has a field 'translation'; set data.source_language and data.target_language to the two "
+                f"languages in it"
+            )
+        return ("translation", data.source_language), ("translation", data.target_language)
+    columns = data.source_column or "source", data.target_column or "target"
+    for side, column in zip(("source", "target"), columns, strict=True):
+        if column not in names:
+            raise DataError(
+                f"{where}: no field {column!r}, only {', '.join(map(repr, names)) or 'none'}; set data.{side}_column"
+            )
+    return (columns[0],), (columns[1],)
+
+
+def _sides(row: Mapping[str, Any], columns: tuple[Column, Column], where: str) -> tuple[str, str]:
+    source, target = (_text(row, column, where) for column in columns)
+    return source, target
+
+
+def _text(row: Mapping[str, Any], column: Column, where: str) -> str:
+    """A field as one line of text: line breaks become spaces, for a sentence is a line wherever text goes in or out.
+
+    A null counts as an empty sentence, which training drops and counts: hub datasets have them.
+    """
+    value: Any = row
+    for key in column:
+        if not isinstance(value, Mapping) or key not in value:
+            known = ", ".join(map(repr, value)) if isinstance(value, Mapping) else "no object"
+            raise DataError(f"{where}: no field {'.'.join(column)!r} ({known} there); check the languages in [data]")
+        value = value[key]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {'.'.join(column)!r} is {value!r:.40}, not text; choose another column")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: field {'.'.join(column)!r} has half a character (a lone surrogate); correct it")
+    return value.replace("\r\n", " ").replace("\n", " ")

@@ -1,0 +1,186 @@
+"""SentencePiece (Kudo and Richardson 2018): text to pieces and back.
+
+Special ids are the same everywhere: pad 0, unk 1, bos 2, eos 3. Encoding adds none of them; the batches do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from seq2seq.config import TokenizerConfig
+from seq2seq.errors import UserError
+
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
+SHARED_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.model", "source.model", "target.model"
+MAX_MODEL_BYTES = 64 << 20  # a SentencePiece model of a million pieces stays below this
+MAX_LEARNING_LINE_BYTES = 4192  # SentencePiece's own default: longer lines are skipped while learning
+
+
+class TokenizerError(UserError):
+    """A SentencePiece model that cannot be learned, read, or used here."""
+
+
+class Tokenizer:
+    """One SentencePiece model for both sides, or one for each.
+
+    Built with `learn` or `load`. `source_bytes` and `target_bytes` are the serialised models; the target's is the
+    source's where the vocabulary is shared.
+    """
+
+    def __init__(self, source_bytes: bytes, target_bytes: bytes | None = None, *, name: str = "tokenizer") -> None:
+        self.shared = target_bytes is None
+        self.source_bytes = source_bytes
+        self.target_bytes = source_bytes if target_bytes is None else target_bytes
+        self.source = _processor(self.source_bytes, name)
+        self.target = self.source if target_bytes is None else _processor(target_bytes, name)
+
+    @property
+    def source_vocab_size(self) -> int:
+        return int(self.source.get_piece_size())
+
+    @property
+    def target_vocab_size(self) -> int:
+        return int(self.target.get_piece_size())
+
+    @classmethod
+    def learn(
+        cls, config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int, num_threads: int
+    ) -> Tokenizer:
+        """Learns from text as configured, or reads the models that the configuration names.
+
+        sources and targets are read once, as streams. Raises TokenizerError where there is too little text.
+        """
+        if config.source_model:
+            source = read_model(Path(config.source_model))
+            target = read_model(Path(config.target_model)) if config.target_model else None
+            return cls(source, target, name=config.source_model)
+        if config.shared:
+            return cls(_learn(config, _interleave(sources, targets), seed, num_threads))
+        return cls(_learn(config, sources, seed, num_threads), _learn(config, targets, seed, num_threads))
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Reads `tokenizer.model`, or `source.model` and `target.model`, from a run folder."""
+        if (folder / SHARED_FILE).exists():
+            return cls(read_model(folder / SHARED_FILE), name=str(folder / SHARED_FILE))
+        return cls(read_model(folder / SOURCE_FILE), read_model(folder / TARGET_FILE), name=str(folder))
+
+    def files(self) -> dict[str, bytes]:
+        """What a run folder keeps: file names and contents."""
+        if self.shared:
+            return {SHARED_FILE: self.source_bytes}
+        return {SOURCE_FILE: self.source_bytes, TARGET_FILE: self.target_bytes}
+
+    def content_hash(self) -> str:
+        """SHA-256 over the models: equal tokenizers have equal hashes."""
+        digest = hashlib.sha256()
+        for name, content in self.files().items():
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+    def encode_source(self, lines: list[str]) -> list[list[int]]:
+        """Ids of each line, without special ids."""
+        return _encode(self.source, lines)
+
+    def encode_target(self, lines: list[str]) -> list[list[int]]:
+        """Ids of each line, without special ids."""
+        return _encode(self.target, lines)
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Target text of each list of ids; special ids vanish, unknown pieces become SentencePiece's mark."""
+        clean = [[int(i) for i in sequence if i not in (PAD, BOS, EOS)] for sequence in ids]
+        return [str(text) for text in self.target.decode(clean)] if clean else []
+
+    def source_pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces as written in the model, `▁` for a space."""
+        return [str(self.source.id_to_piece(int(i))) for i in ids]
+
+    def target_pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces as written in the model, `▁` for a space."""
+        return [str(self.target.id_to_piece(int(i))) for i in ids]
+
+
+def read_model(path: Path) -> bytes:
+    """The bytes of a SentencePiece model file; refuses one that is missing or implausibly large."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_MODEL_BYTES:
+            raise TokenizerError(f"{path}: {size:,} bytes is too large for a SentencePiece model")
+        return path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{path}: the SentencePiece model cannot be read: {error.strerror}") from None
+
+
+def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=content)
+    except (RuntimeError, ValueError, TypeError):
+        raise TokenizerError(f"{name}: not a SentencePiece model, or a damaged one") from None
+    ids = (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
+    if ids != (PAD, UNK, BOS, EOS):
+        raise TokenizerError(
+            f"{name}: has pad, unk, bos, eos = {ids}; this project needs (0, 1, 2, 3): learn it with "
+            "--pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
+        )
+    return processor
+
+
+def _encode(processor: sentencepiece.SentencePieceProcessor, lines: list[str]) -> list[list[int]]:
+    # A lone surrogate cannot be UTF-8; it can only come from a JSON escape, and is unknown text.
+    clean = [line if line.isascii() else line.encode("utf-8", "replace").decode("utf-8") for line in lines]
+    encoded: list[list[int]] = processor.encode(clean) if clean else []
+    return encoded
+
+
+def _interleave(sources: Iterable[str], targets: Iterable[str]) -> Iterator[str]:
+    for source, target in zip(sources, targets, strict=True):
+        yield source
+        yield target
+
+
+def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int, num_threads: int) -> bytes:
+    output = io.BytesIO()
+    sentencepiece.set_random_generator_seed(seed)
+    # NUL is SentencePiece's own end of string; it carries no meaning in text.
+    sentences = (line.replace("\0", " ") for line in lines if line and not line.isspace())
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sentences,
+            model_writer=output,
+            model_type=config.algorithm,
+            vocab_size=config.vocab_size,
+            character_coverage=config.character_coverage,
+            normalization_rule_name=config.normalization,
+            byte_fallback=config.byte_fallback,
+            input_sentence_size=config.max_sentences,
+            shuffle_input_sentence=True,
+            max_sentence_length=MAX_LEARNING_LINE_BYTES,
+            num_threads=num_threads,
+            hard_vocab_limit=False,
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise TokenizerError(_explain(config, str(error))) from None
+    return output.getvalue()
+
+
+def _explain(config: TokenizerConfig, message: str) -> str:
+    reason = message.strip().splitlines()[-1] if message.strip() else "unknown reason"
+    if "required_chars" in message or "smaller than" in message:
+        return (
+            f"tokenizer.vocab_size = {config.vocab_size} is smaller than the number of different characters in the "
+            "corpus: raise it, or lower tokenizer.character_coverage"
+        )
+    if "sentences" in message or "empty" in message:
+        return "the training corpus has no text to learn a tokenizer from"
+    return f"SentencePiece could not learn a model of {config.vocab_size} pieces: {reason}"

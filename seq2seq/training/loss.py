@@ -1,0 +1,79 @@
+"""Label-smoothed cross-entropy over the output projection (sections 3.4 and 5.4), without a [tokens, V] tensor.
+
+At translation's sizes the logits of one batch and their gradients are the largest tensors of all; here they exist for
+a chunk of tokens at a time, and the gradient is computed in the same pass. The plain form is in the tests.
+
+With states h [N, D], output matrix W [V, D], p = softmax(h W^T) and the smoothed target distribution
+q = epsilon / V + (1 - epsilon) onehot(target), the loss is -sum q log p and its gradient by the logits p - q. The
+constant part of q is a matrix of rank one, so its share of both gradients is a vector that is added once: the [chunk, V]
+tensor is written by the softmax, corrected at one place a row, and read by two matrix products, nothing more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_ELEMENTS = 1 << 22  # logits that exist at once on a CPU: 8 MB in bfloat16, which stay in the cache
+GPU_CHUNK_ELEMENTS = 1 << 28
+SMALLEST = 1e-37  # probabilities below it count as it; their logarithm would be infinite
+
+
+def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Sum over tokens of the smoothed loss (differentiable) and of -log p(target) (for reporting), float32 scalars.
+
+    states: [N, D] decoder states. weight: [V, D] output matrix. targets: [N] piece ids. The target distribution
+    gives each of the V pieces smoothing / V and the correct one 1 - smoothing more. Matrix products and probabilities
+    have the dtype of `states`; the softmax is computed in float32 whatever it is, and so are the sums.
+    """
+    loss, nll = _Chunked.apply(states, weight, targets, smoothing)  # type: ignore[no-untyped-call]
+    return loss, nll
+
+
+class _Chunked(torch.autograd.Function):
+    """Forward computes the gradients of the sum; backward only scales them."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        differentiate = any(ctx.needs_input_grad[:2])
+        vocabulary = weight.shape[0]
+        matrix = weight.to(states.dtype)
+        mean_row = weight.sum(0, dtype=torch.float32) / vocabulary  # its product with a state is that state's mean logit
+        nll = states.new_zeros((), dtype=torch.float32)
+        uniform = torch.zeros_like(nll)  # cross-entropy with the uniform distribution
+        grad_states = torch.empty_like(states) if differentiate else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
+        elements = GPU_CHUNK_ELEMENTS if states.is_cuda else CHUNK_ELEMENTS
+        size = max(16, elements // vocabulary)
+        for start in range(0, states.shape[0], size):
+            chunk, target = states[start : start + size], targets[start : start + size, None]
+            logits = chunk @ matrix.t()
+            correct_logit = logits.gather(1, target).float()
+            gradient = torch.softmax(logits, dim=1)
+            correct = gradient.gather(1, target)
+            token_nll = -correct.float().clamp_min(SMALLEST).log()
+            nll += token_nll.sum()
+            if smoothing:  # log-sum-exp is the correct logit plus its -log p
+                uniform += (correct_logit + token_nll).sum() - (chunk.float() @ mean_row).sum()
+            if grad_states is None or grad_weight is None:
+                continue
+            gradient.scatter_(1, target, correct - (1.0 - smoothing))
+            torch.mm(gradient, matrix, out=grad_states[start : start + size])
+            grad_weight += gradient.t() @ chunk
+        if grad_states is not None and grad_weight is not None:
+            if smoothing:
+                grad_states -= (smoothing * mean_row).to(states.dtype)
+                grad_weight -= smoothing / vocabulary * states.sum(0, dtype=torch.float32)
+            ctx.save_for_backward(grad_states, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(nll)
+        return (1.0 - smoothing) * nll + smoothing * uniform, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        grad_states, grad_weight = ctx.saved_tensors
+        return grad_states * grad_loss.to(grad_states.dtype), (grad_weight * grad_loss).to(ctx.weight_dtype), None, None

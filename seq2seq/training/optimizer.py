@@ -1,0 +1,72 @@
+"""Adam and the learning-rate schedules (section 5.3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.config import TrainingConfig
+
+
+def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int | None) -> float:
+    """The rate of update `step`, counted from 1.
+
+    All schedules rise linearly over `warmup_steps` to the same peak, scale * (d_model * warmup_steps)^-0.5. After it
+    `inverse_sqrt` falls with step^-0.5, which is the paper's equation 3; `cosine` and `linear` fall to 0 at the
+    horizon; `constant` stays. horizon: the planned number of steps, needed by cosine and linear.
+    """
+    peak: float = config.learning_rate_scale * (d_model * config.warmup_steps) ** -0.5
+    # A run shorter than its warm-up still has to reach the peak: warm up for at most half of it.
+    warmup = config.warmup_steps if horizon is None else max(1, min(config.warmup_steps, horizon // 2))
+    if step < warmup:
+        return peak * step / warmup
+    if config.schedule == "inverse_sqrt":
+        return peak * math.sqrt(warmup / step)
+    if config.schedule == "constant":
+        return peak
+    if horizon is None:
+        raise ValueError(f"schedule {config.schedule!r} needs a horizon")
+    progress = min(1.0, (step - warmup) / max(1, horizon - warmup))
+    if config.schedule == "linear":
+        return peak * (1.0 - progress)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def build_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam with the paper's coefficients; decoupled weight decay where configured, not on vectors."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    betas = (config.adam_beta1, config.adam_beta2)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.adam_epsilon, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name, as plain tensors: `NAME/exp_avg`, `NAME/exp_avg_sq`, `NAME/step`."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{key}"] = value.detach().clone()
+    return tensors
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave. Raises ValueError where a parameter's state is missing or misshapen."""
+    for name, parameter in model.named_parameters():
+        state = {}
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            value = tensors.get(f"{name}/{key}")
+            if value is None:
+                if any(other.startswith(f"{name}/") for other in tensors):
+                    raise ValueError(f"optimizer state of {name} lacks {key}")
+                break
+            if key != "step" and value.shape != parameter.shape:
+                raise ValueError(f"optimizer state {name}/{key} has shape {tuple(value.shape)}, not {parameter.shape}")
+            state[key] = value.to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state

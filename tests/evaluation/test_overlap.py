@@ -1,0 +1,44 @@
+"""Overlap of a test set with training data, told from hashes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seq2seq.evaluation.overlap import Overlap, find_overlap, union
+from seq2seq.text.corpus import hash_sources
+
+TRAINING = ["A dog runs.", "Two men watch.", "A dog runs.", "Straße", "!!!"]
+
+
+def overlap_with(training: list[str], test: list[str]) -> Overlap:
+    exact, normalized = hash_sources(training)
+    return find_overlap(test, np.unique(exact), np.unique(normalized))
+
+
+def test_exact_and_normalised_overlap_are_told_apart() -> None:
+    test = ["A dog runs.", "a  DOG runs", "STRASSE!", "A cat runs.", "Two men watch.", "A dog runs."]
+    overlap = overlap_with(TRAINING, test)
+    assert overlap.in_exact.tolist() == [True, False, False, False, True, True]
+    assert overlap.in_normalized.tolist() == [True, True, True, False, True, True]
+    assert (overlap.total, overlap.exact, overlap.normalized) == (6, 3, 5)
+    assert overlap.keep_exact.tolist() == [False, True, True, True, False, False]
+    assert overlap.keep_normalized.tolist() == [False, False, False, True, False, False]
+
+
+def test_lines_without_letters_or_digits_only_overlap_exactly() -> None:
+    overlap = overlap_with(TRAINING, ["!!!", "???", ""])
+    assert overlap.in_exact.tolist() == overlap.in_normalized.tolist() == [True, False, False]
+
+
+def test_nothing_overlaps_with_no_training_data() -> None:
+    overlap = overlap_with([], TRAINING)
+    assert (overlap.total, overlap.exact, overlap.normalized) == (5, 0, 0)
+
+
+def test_union_is_what_stands_in_any_training_set() -> None:
+    test = ["A dog runs.", "two men watch", "else"]
+    both = union([overlap_with(["A dog runs."], test), overlap_with(["Two men watch."], test)])
+    assert both is not None
+    assert both.in_exact.tolist() == [True, False, False]
+    assert both.in_normalized.tolist() == [True, True, False]
+    assert union([]) is None
