@@ -25,7 +25,7 @@ if str(Path(__file__).resolve().parent) not in sys.path:  # also when this file 
 import quickstart_lexicon as lexicon
 
 SEED = 20240503
-SPLIT_SIZES = {"train": 14000, "valid": 500, "test": 500}
+SPLIT_SIZES = {"train": 17000, "valid": 500, "test": 500}
 MIN_TRAIN_COUNT = 5  # a word of a held-out sentence occurs at least this often in train (composed numbers apart)
 MAX_WORDS = 25
 

@@ -6,28 +6,30 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from seq2seq import __version__
-from seq2seq.errors import OptionError, UserError
+from seq2seq.errors import OptionError, UserError, explain
 
 if TYPE_CHECKING:
     from seq2seq.decoding.translator import Options, TranslationResult, Translator
-    from seq2seq.pipeline import Outcome
     from seq2seq.runtime import Precision
 
 app = typer.Typer(
     name="seq2seq",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -37,26 +39,53 @@ app = typer.Typer(
 )
 
 
+def _option(metavar: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text)
+
+
+# Options that several commands have.
+BeamSize = Annotated[int | None, _option("N", "Hypotheses kept at each step; 1 is greedy search.")]
+LengthPenalty = Annotated[float | None, _option("X", "Alpha; 0 favours short translations.")]
+PrecisionName = Annotated[str, _option("fp32|bf16|auto", "Arithmetic of the network.")]
+Threads = Annotated[int, _option("N", "CPU threads; 0 is one a core.")]
+
+
 def main() -> None:
     """The entry point: runs a command and turns what went wrong into one line and an exit code."""
+    # Whatever the locale says; names of files that are not UTF-8 go through as they came.
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors, newline="\n")
     try:
-        app()
-    except UserError as error:
-        _fail(str(error), error.exit_code)
+        with get_command(app).make_context("seq2seq", sys.argv[1:] or ["--help"]) as context:
+            context.command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        _mute_stdout()
         sys.exit(0)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        reason = explain(error)
+        if reason is None:
+            raise
+        _fail(*reason)
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _mute_stdout()
     print(f"seq2seq: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _mute_stdout() -> None:
+    """Python would complain once more at exit about what it cannot write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_version(value: bool) -> None:
@@ -67,9 +96,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     pass
 
@@ -79,30 +106,26 @@ def _root(
 
 @app.command(epilog="Example: seq2seq train data/quickstart.toml --run-dir runs/first --set training.seed=2")
 def train(
-    config: Annotated[Path | None, typer.Argument(help="A TOML recipe; without one, name the corpus below.")] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Where the run is kept; by default runs/NAME, after the recipe's file name.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Training sentences to translate from, one a line.")] = None,
-    target: Annotated[str | None, typer.Option(help="Their translations, line by line.")] = None,
-    valid_source: Annotated[str | None, typer.Option(help="Validation sentences, to see how training goes.")] = None,
-    valid_target: Annotated[str | None, typer.Option(help="Their translations.")] = None,
-    test_source: Annotated[str | None, typer.Option(help="Test sentences, translated once at the end.")] = None,
-    test_target: Annotated[str | None, typer.Option(help="Their translations.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", hidden=True)] = None,
+    run_dir: Annotated[Path | None, _option("FOLDER", "Where the run is kept; by default runs/CONFIG.")] = None,
+    source: Annotated[str | None, _option("FILE", "Training sentences to translate from, one a line.")] = None,
+    target: Annotated[str | None, _option("FILE", "Their translations, line by line.")] = None,
+    valid_source: Annotated[str | None, _option("FILE", "Validation sentences, to see how training goes.")] = None,
+    valid_target: Annotated[str | None, _option("FILE", "Their translations.")] = None,
+    test_source: Annotated[str | None, _option("FILE", "Test sentences, translated once at the end.")] = None,
+    test_target: Annotated[str | None, _option("FILE", "Their translations.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Start from a complete recipe: tiny (an hour on two cores), base or big.")
+        str | None, _option("tiny|base|big", "Start from a complete recipe; tiny takes an hour on two cores.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
-    ] = None,
+    set_: Annotated[list[str] | None, _option("SECTION.KEY=VALUE", "Change a setting; repeatable.", "--set")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show validations only, no progress.")] = False,
 ) -> None:
     """Train a translator from parallel text.
 
-    Give a recipe, or --source and --target with --preset, or both: files on the command line take the place of the
-    recipe's corpus. The folder of the run holds everything that translate and benchmark need.
+    CONFIG.toml is a recipe. Give one, or --source and --target with --preset, or both: files given here take the place
+    of the recipe's corpus. A run that was stopped goes on with --run-dir and --resume alone.
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite exclude each other")
@@ -113,15 +136,17 @@ def train(
     corpus = {name: value for name, value in paths.items() if value}
     if corpus and not (source and target):
         raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
+    if resume and run_dir is not None and config is None and not corpus:
+        config = run_dir / "config.toml"
     if config is None and not corpus:
-        raise OptionError("nothing to train on: give a recipe, such as data/quickstart.toml, or --source and --target")
+        raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
     from seq2seq.config import load_config
 
     settings = load_config(config, preset=preset, overrides=set_ or [], data=corpus or None)
     folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
 
     from seq2seq import pipeline
-    from seq2seq.progress import TrainingProgress
+    from seq2seq.progress import TrainingProgress, describe_outcome
     from seq2seq.training.trainer import Interrupted
 
     stopped: list[int] = []
@@ -132,10 +157,10 @@ def train(
                 settings, folder, progress, resume=resume, overwrite=overwrite, stop=lambda: bool(stopped)
             )
         except Interrupted:
-            command = f"seq2seq train {config or '...'} --run-dir {folder} --resume"
+            command = shlex.join(["seq2seq", "train", "--run-dir", str(folder), "--resume"])
             progress.message(f"stopped after a checkpoint; continue with: {command}")
             sys.exit(128 + stopped[0])
-    _print_outcome(outcome, settings.data.test_source, settings.data.test_target)
+    print(describe_outcome(outcome, settings))
 
 
 def _stop_gently(stopped: list[int]) -> None:
@@ -145,29 +170,11 @@ def _stop_gently(stopped: list[int]) -> None:
         if stopped:
             os._exit(128 + number)
         stopped.append(number)
-        print("stopping after this step and a checkpoint; once more to stop at once", file=sys.stderr)
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"stopping after the next step, with a checkpoint; once more to stop at once\n")
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
-
-
-def _print_outcome(outcome: Outcome, test_source: str, test_target: str) -> None:
-    if outcome.test_bleu is not None:
-        print(f"test BLEU {outcome.test_bleu:.2f}")
-    for example in outcome.examples:
-        print(f"\nsource       {example.source}\ntranslation  {example.translation}\nreference    {example.reference}")
-    folder = outcome.run.path
-    sentence = outcome.examples[0].source if outcome.examples else "..."
-    print(f"\nThe model is in {folder}. Next:")
-    print(f'  echo "{sentence}" | seq2seq translate {folder}')
-    source, target = _near(test_source) or "test.src", _near(test_target) or "test.trg"
-    print(f"  seq2seq benchmark {folder} --source {source} --reference {target}")
-
-
-def _near(path: str) -> str:
-    """A path as one would type it here."""
-    relative = os.path.relpath(path) if path else ""
-    return path if relative.startswith("..") else relative
 
 
 # translate
@@ -175,23 +182,24 @@ def _near(path: str) -> str:
 
 @app.command(epilog='Example: echo "A man is riding a horse." | seq2seq translate runs/m30k')
 def translate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a trained model.")],
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Text files, gzipped or not.")] = None,
-    beam_size: Annotated[int | None, typer.Option(help="Hypotheses kept at each step; 1 is greedy search.")] = None,
-    length_penalty: Annotated[float | None, typer.Option(help="Alpha; 0 favours short translations.")] = None,
-    n_best: Annotated[int, typer.Option(help="Translations a line, best first, as `line ||| text ||| score`.")] = 1,
-    format_: Annotated[str, typer.Option("--format", metavar="text|jsonl", help="Text or JSON objects.")] = "text",
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    n_best: Annotated[int, _option("N", "Translations a line, best first, as `line ||| text ||| score`.")] = 1,
+    format_: Annotated[str, _option("text|jsonl", "Text or JSON objects.", "--format")] = "text",
     sample: Annotated[bool, typer.Option("--sample", help="Draw translations at random instead of searching.")] = False,
-    temperature: Annotated[float, typer.Option(help="With --sample: below 1 is more careful, above 1 wilder.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="With --sample: draw from the K most probable pieces only.")] = 0,
-    top_p: Annotated[float, typer.Option(help="With --sample: draw from the top pieces of total probability P.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="With --sample: the same seed draws the same translations.")] = 1,
-    precision: Annotated[str, typer.Option(metavar="fp32|bf16|auto", help="Arithmetic of the network.")] = "fp32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is one a core.")] = 0,
+    temperature: Annotated[float, _option("X", "With --sample: below 1 is more careful, above 1 wilder.")] = 1.0,
+    top_k: Annotated[int, _option("N", "With --sample: draw from the N most probable pieces only; 0 is all.")] = 0,
+    top_p: Annotated[float, _option("X", "With --sample: draw from the top pieces of total probability X.")] = 1.0,
+    seed: Annotated[int, _option("N", "With --sample: the same seed draws the same translations.")] = 1,
+    precision: PrecisionName = "fp32",
+    threads: Threads = 0,
 ) -> None:
     """Translate text, one sentence a line.
 
-    Reads the files, or standard input; on a terminal, asks for sentences. As many lines come out as went in, in order.
+    RUN is a run folder with a trained model. Reads every FILE, gzipped or not, or standard input (also as -); on a
+    terminal, asks for sentences. As many lines come out as went in, in order.
     """
     if format_ not in ("text", "jsonl"):
         raise OptionError(f"--format {format_}: choose text or jsonl")
@@ -203,14 +211,11 @@ def translate(
     options = Options(beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed)
     translator = Translator(run, precision=precision_name, num_threads=threads, warn=_warn)
     translator.check(options)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if not files and sys.stdin.isatty():
         _prompt(translator, options, format_)
         return
     for number, result in enumerate(translator.stream(_input_lines(files or []), options)):
-        print(_render(number, result, options, format_))
-    sys.stdout.flush()
+        print(_render(number, result, options, format_), flush=True)
 
 
 def _input_lines(files: list[Path]) -> Iterator[str]:
@@ -224,15 +229,9 @@ def _input_lines(files: list[Path]) -> Iterator[str]:
 
 def _render(number: int, result: TranslationResult, options: Options, format_: str) -> str:
     if format_ == "jsonl":
+        names = ("score", "log_probability", "pieces", "piece_log_probabilities")
         hypotheses = [
-            {
-                "translation": hypothesis.text,
-                "score": hypothesis.score,
-                "log_probability": hypothesis.log_probability,
-                "pieces": hypothesis.pieces,
-                "piece_log_probabilities": hypothesis.piece_log_probabilities,
-            }
-            for hypothesis in result.hypotheses
+            {"translation": found.text, **{name: getattr(found, name) for name in names}} for found in result.hypotheses
         ]
         record = {"line": number, "source": result.source, **hypotheses[0]}
         if options.n_best > 1:
@@ -245,73 +244,74 @@ def _render(number: int, result: TranslationResult, options: Options, format_: s
 
 def _prompt(translator: Translator, options: Options, format_: str) -> None:
     """Asks for sentences on a terminal until end of file."""
-    import contextlib
-
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # makes the arrow keys work in input()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     print("Type a sentence to translate; end with Ctrl-D.", file=sys.stderr)
-    number = 0
-    while True:
+    for number in itertools.count():
         try:
-            line = input("> ")
+            line = input("> " if sys.stdout.isatty() else "")
         except EOFError:
             print(file=sys.stderr)
             return
         for result in translator.stream([line], options):
             print(_render(number, result, options, format_), flush=True)
-        number += 1
 
 
 # benchmark
 
 
-@app.command(epilog="Example: seq2seq benchmark runs/m30k --source test.en --reference test.de --json results.json")
+@app.command(
+    short_help="Score translations of a test set.",
+    epilog="Example: seq2seq benchmark runs/m30k --source test.en --reference test.de --json results.json",
+)
 def benchmark(
-    systems: Annotated[
-        list[Path], typer.Argument(metavar="SYSTEM...", help="Run folders, or files of finished translations.")
-    ],
-    source: Annotated[Path | None, typer.Option(help="The test set's sentences, one a line.")] = None,
-    reference: Annotated[list[Path] | None, typer.Option(help="Their translations by people; repeatable.")] = None,
-    test_set: Annotated[str | None, typer.Option(help="One of sacreBLEU's test sets by name, such as wmt14.")] = None,
-    language_pair: Annotated[str, typer.Option(help="With --test-set: the direction, such as en-de.")] = "",
-    metrics: Annotated[str, typer.Option(help="Which scores, separated by commas.")] = "bleu,chrf,ter",
-    tokenize: Annotated[str, typer.Option(help="sacreBLEU's tokenisation; none for files tokenised already.")] = "13a",
-    beam_size: Annotated[int | None, typer.Option(help="Hypotheses kept at each step; 1 is greedy search.")] = None,
-    length_penalty: Annotated[float | None, typer.Option(help="Alpha; 0 favours short translations.")] = None,
-    precision: Annotated[str, typer.Option(metavar="fp32|bf16|auto", help="Arithmetic of the network.")] = "fp32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is one a core.")] = 0,
-    json_: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Also write each run's translations into this folder.")] = None,
+    systems: Annotated[list[Path], typer.Argument(metavar="SYSTEM", hidden=True)],
+    source: Annotated[Path | None, _option("FILE", "The test set's sentences, one a line.")] = None,
+    reference: Annotated[list[Path] | None, _option("FILE", "Their translations by people; repeatable.")] = None,
+    test_set: Annotated[str | None, _option("NAME", "One of sacreBLEU's test sets, such as wmt14.")] = None,
+    language_pair: Annotated[str, _option("en-de", "With --test-set: the direction.")] = "",
+    metrics: Annotated[str, _option("NAMES", "Scores, separated by commas.")] = "bleu,chrf,ter",
+    tokenize: Annotated[str, _option("NAME", "sacreBLEU's tokenisation; none for files tokenised already.")] = "13a",
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    precision: PrecisionName = "fp32",
+    threads: Threads = 0,
+    json_: Annotated[Path | None, _option("FILE", "Also write everything to this file.", "--json")] = None,
+    output: Annotated[Path | None, _option("FOLDER", "Also write each run's translations into this folder.")] = None,
 ) -> None:
     """Score translations of a test set: BLEU, chrF and TER with confidence intervals, and speed.
 
-    Several systems are set side by side and tested against the first. What stands in a run's training data is
-    reported, with the scores without it.
+    A SYSTEM is a run folder, or a file of finished translations. Several are set side by side and tested against the
+    first. What stands in a run's training data is reported, with the scores without it.
     """
     if (test_set is None) == (source is None):
         raise OptionError("name the test set: --source FILE with --reference FILE, or --test-set NAME")
+    if test_set is not None and reference:
+        raise OptionError("--reference goes with --source: a --test-set brings its own")
+    if json_ is not None and not json_.absolute().parent.is_dir():
+        raise OptionError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    for system in systems:
+        if not system.exists():
+            raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
     precision_name = _precision(precision)
+    from seq2seq.decoding.translator import Translator
     from seq2seq.evaluation import benchmark as bench
     from seq2seq.evaluation.metrics import check_tokenize, parse_metrics
     from seq2seq.evaluation.report import format_report
     from seq2seq.evaluation.testsets import load_named_test_set, load_test_set
+    from seq2seq.run import Run
 
     chosen = parse_metrics(metrics)
     check_tokenize(tokenize)
-    if test_set is not None:
-        loaded = load_named_test_set(test_set, language_pair)
-    else:
-        assert source is not None
-        loaded = load_test_set(source, reference or [])
+    loaded = load_test_set(source, reference or []) if source else load_named_test_set(test_set or "", language_pair)
     outputs = []
     for system in systems:
         if not system.is_dir():
             outputs.append(bench.load_translations(system))
             continue
         print(f"translating with {system}", file=sys.stderr)
-        from seq2seq.decoding.translator import Translator
-        from seq2seq.run import Run
-
         run = Run.open(system)
         translator = Translator(run, precision=precision_name, num_threads=threads, warn=_warn)
         outputs.append(
@@ -334,9 +334,10 @@ def benchmark(
 
 def _write_translations(folder: Path, systems: list[tuple[str, list[str]]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, lines in systems:
-        text = "".join(f"{line}\n" for line in lines)
-        (folder / f"{Path(name).name}.txt").write_text(text, encoding="utf-8", newline="\n")
+    names = [Path(name).resolve().name for name, _ in systems]
+    for number, (name, (_, lines)) in enumerate(zip(names, systems, strict=True), 1):
+        own = name if names.count(name) == 1 else f"{name}-{number}"  # runs of one name, from two places
+        (folder / f"{own}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
 def _warn(text: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from seq2seq.errors import OptionError
 
@@ -121,7 +122,8 @@ class TokenizerConfig(Section):
     character_coverage: float = Field(default=1.0, gt=0.9, le=1.0)
     normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = "identity"
     byte_fallback: bool = False
-    max_sentences: int = Field(default=1_000_000, ge=1)  # learn from a random sample of at most so many lines
+    # Learn from a random sample of at most so many lines; SentencePiece takes no fewer than 101.
+    max_sentences: int = Field(default=1_000_000, ge=101)
     # Existing SentencePiece models to use instead of learning one (`source_model` alone serves both sides).
     source_model: str = ""
     target_model: str = ""
@@ -243,14 +245,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Wu et al. 2021, arXiv 2105.14462: the size that serves Multi30k best. Ends by itself within about an hour on
     # two cores for a corpus of 30,000 pairs.
     "tiny": {
-        "tokenizer": {"vocab_size": 10_000},
+        "tokenizer": {"vocab_size": 4_000},
         "model": {
             "d_model": 128, "num_heads": 4, "d_ff": 256, "num_encoder_layers": 4, "num_decoder_layers": 4,
             "dropout": 0.3,
         },
         "training": {
             "max_minutes": 50.0, "batch_tokens": 4096, "schedule": "cosine", "warmup_steps": 1000,
-            "learning_rate_scale": 1.8, "validate_every": 250, "save_every": 250,
+            "learning_rate_scale": 1.8, "validate_every": 500, "save_every": 250,
         },
     },
     # Table 3, "base": 100,000 steps of 25,000 target tokens; the average of the last 5 checkpoints (section 6.1).
@@ -295,6 +297,7 @@ class Config(Section):
 
 
 SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
+PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model")}
 
 
 def build_config(values: Mapping[str, Any], *, preset: str | None = None, origin: str = "configuration") -> Config:
@@ -303,14 +306,16 @@ def build_config(values: Mapping[str, Any], *, preset: str | None = None, origin
     Raises ConfigError, naming `origin`, the field, the value and the remedy.
     """
     values = dict(values)
-    name = preset or values.pop("preset", "") or ""
-    values.pop("preset", None)
-    if name and name not in PRESETS:
-        raise ConfigError(f"{origin}: preset = {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    name = values.pop("preset", "")
+    name = preset or name
+    if not isinstance(name, str) or (name and name not in PRESETS):
+        raise ConfigError(f"{origin}: preset = {_show(name)} is unknown; choose one of {', '.join(PRESETS)}")
     merged: dict[str, Any] = {section: dict(fields) for section, fields in PRESETS.get(name, {}).items()}
     for section, fields in values.items():
         if section not in SECTIONS:
-            raise ConfigError(f"{origin}: unknown section or field {section!r}{_suggest(section, SECTIONS)}")
+            homes = [f"; it belongs below [{home}]" for home in SECTIONS if section in _fields(home)]
+            hint = homes[0] if homes else _suggest(section, (*SECTIONS, "preset"))
+            raise ConfigError(f"{origin}: unknown section or field {section!r}{hint}")
         if not isinstance(fields, Mapping):
             raise ConfigError(f"{origin}: {section} is a section: write [{section}] and its fields below it")
         merged.setdefault(section, {}).update(fields)
@@ -341,23 +346,12 @@ def load_config(
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = tomllib.loads(path.read_bytes().decode("utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such configuration file") from None
-        except IsADirectoryError:
-            raise ConfigError(f"{path}: is a folder, not a configuration file") from None
-        except PermissionError:
-            raise ConfigError(f"{path}: may not be read; check its permissions") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        values = _parse_toml(_read_text(path), str(path))
     base = path.resolve().parent if path is not None else Path.cwd()
     sections = {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
-    _resolve_paths(sections, base)
+    _resolve_paths(sections, base, str(path))
     if data:
-        corpus = {key: str(Path(value).resolve()) for key, value in data.items()}
+        corpus = {key: _absolute(value, Path.cwd(), f"data.{key}") for key, value in data.items()}
         sections["data"] = {**_without_corpus(sections.get("data", {})), **corpus}
     values.update(sections)
     for override in overrides:
@@ -380,9 +374,28 @@ def dump_config(config: Config) -> str:
 
 def parse_config(text: str, *, origin: str) -> Config:
     """Reads back what `dump_config` wrote."""
+    return build_config(_parse_toml(text, origin), origin=origin)
+
+
+def _read_text(path: Path) -> str:
     try:
-        return build_config(tomllib.loads(text), origin=origin)
-    except tomllib.TOMLDecodeError as error:
+        return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, not a configuration file") from None
+    except PermissionError:
+        raise ConfigError(f"{path}: may not be read; check its permissions") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+
+
+def _parse_toml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError also for a number with more digits than Python reads
         raise ConfigError(f"{origin}: not valid TOML: {error}") from None
 
 
@@ -396,29 +409,36 @@ def _toml(value: object) -> str:
     return str(value)
 
 
-def _resolve_paths(sections: dict[str, dict[str, Any]], base: Path) -> None:
-    for section, keys in (("data", DATA_PATHS), ("tokenizer", ("source_model", "target_model"))):
-        fields = sections.get(section, {})
+def _resolve_paths(sections: dict[str, dict[str, Any]], base: Path, origin: str) -> None:
+    """Makes the paths of a file absolute; values of the wrong type are left for the validation to find."""
+
+    def resolve(fields: dict[str, Any], key: str, name: str) -> None:
+        if isinstance(fields.get(key), str) and fields[key]:
+            fields[key] = _absolute(fields[key], base, f"{origin}: {name}")
+
+    for section, keys in PATHS.items():
         for key in keys:
-            if isinstance(fields.get(key), str) and fields[key]:
-                fields[key] = str((base / fields[key]).resolve())
-    downloads = sections.get("data", {}).get("downloads", [])
-    if isinstance(downloads, list) and all(isinstance(download, dict) for download in downloads):
-        sections.get("data", {})["downloads"] = (
-            [
-                {**download, "path": str((base / download["path"]).resolve())}
-                if isinstance(download.get("path"), str) and download["path"]
-                else download
-                for download in downloads
-            ]
-            if downloads
-            else []
-        )
+            resolve(sections.get(section, {}), key, f"{section}.{key}")
+    downloads = sections.get("data", {}).get("downloads")
+    if isinstance(downloads, list):
+        sections["data"]["downloads"] = copies = [dict(d) if isinstance(d, dict) else d for d in downloads]
+        for index, download in enumerate(copies):
+            if isinstance(download, dict):
+                resolve(download, "path", f"data.downloads.{index}.path")
+
+
+def _absolute(path: str, base: Path, name: str) -> str:
+    """Raises ConfigError for what no file can be called: with a NUL in it, or not UTF-8."""
+    try:
+        path.encode("utf-8")
+        return str((base / path).resolve())
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(f"{name} = {_show(path)}: not a usable path ({error}); rename the file") from None
 
 
 def _without_corpus(data: Mapping[str, Any]) -> dict[str, Any]:
-    corpus = {*DATA_PATHS, "dataset", "dataset_config", "downloads", "source_language", "target_language"}
-    return {key: value for key, value in data.items() if key not in corpus}
+    corpus = {"dataset", "dataset_config", "downloads", "source_language", "target_language", "bleu_tokenize"}
+    return {key: value for key, value in data.items() if key not in corpus and key not in DATA_PATHS}
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -430,10 +450,13 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: unknown section {section!r}{_suggest(section, SECTIONS)}")
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
-    if section in ("data", "tokenizer") and (key in DATA_PATHS or key in ("source_model", "target_model")) and value:
-        value = str(Path(str(value)).resolve())
+    field = _fields(section).get(key)
+    if field is not None and field.annotation is str and not isinstance(value, str):
+        value = text.strip()  # a column 2, a folder named 2024: text all the same
+    if key in PATHS.get(section, ()) and isinstance(value, str) and value:
+        value = _absolute(value, Path.cwd(), f"--set {section}.{key}")
     target = values.setdefault(section, {})
     if not isinstance(target, dict):
         raise ConfigError(f"--set {override}: {section} is not a section in the configuration file")
@@ -442,25 +465,45 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """The first problem of a pydantic error, as `field = value: what is wrong; remedy`."""
-    first = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt field may leave another one missing: the misspelling is the news.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _known_fields(first["loc"])
-        return f"{location}: unknown field{_suggest(str(first['loc'][-1]), known)}"
+        return f"{location}: unknown field{_suggest(str(first['loc'][-1]), _known_fields(first['loc']))}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if first["type"] == "missing":
         return f"{location}: missing; it is required"
-    message = str(first["msg"])
-    return f"{location} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    remedies = {
+        "string_type": "; write it in quotes",
+        "bool_type": ": true or false, without quotes",
+        "tuple_type": "; write [[data.downloads]] with path, url and sha256 below it",
+        "model_type": "; write [[data.downloads]] with path, url and sha256 below it",
+    }
+    message = str(first["msg"]).replace("Input should be", "must be").replace("a valid tuple", "a list")
+    return f"{location} = {_show(first['input'])}: {message[0].lower()}{message[1:]}{remedies.get(first['type'], '')}"
+
+
+def _show(value: object) -> str:
+    """A value for an error message, on one line and not too long."""
+    if isinstance(value, bool):
+        return _toml(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number with more digits than Python writes
+        return "..."
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def _known_fields(location: tuple[int | str, ...]) -> list[str]:
-    section = Config.model_fields.get(str(location[0]))
-    kind = section.annotation if section is not None else None
-    if len(location) > 2:
-        kind = Download
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else list(SECTIONS)
+    return list(Download.model_fields if len(location) > 2 else _fields(str(location[0])))
+
+
+def _fields(section: str) -> dict[str, FieldInfo]:
+    kind = Config.model_fields[section].annotation
+    assert isinstance(kind, type) and issubclass(kind, Section)
+    return kind.model_fields
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

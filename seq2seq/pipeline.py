@@ -5,16 +5,18 @@ This is where training and decoding meet: the trainer is handed a function that 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from seq2seq import __version__
-from seq2seq.config import Config
+from seq2seq.config import Config, ConfigError
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.model.transformer import Transformer
@@ -99,11 +101,17 @@ def train(
     Raises ConfigError, DataError, TokenizerError, RunError or TrainingError, each with a message for the user, and
     Interrupted where `stop` asked for an end; then the run can be resumed.
     """
+    _check_end(config)
     run = _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
     threads = set_up_cpu(config.training.num_threads)
     device = choose_device(config.training.device)
-    corpora = _prepare(config, run, threads, observer, resume=resume)
-    run.write_config(config)
+    try:
+        corpora = _prepare(config, run, observer, resume=resume)
+    except BaseException:
+        shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the folder of a run that came to nothing, where nothing else is in it
+            run.path.rmdir()
+        raise
     torch.manual_seed(derived_seed(config.training.seed, "weights"))
     model = build_model(config, corpora.tokenizer)
     model.compute_dtype = choose_precision(config.training.precision, device)
@@ -121,6 +129,12 @@ def train(
     )
     if resume and trainer.resume():
         observer.message(f"resumed at step {trainer.state.step:,}")
+    # Not before: a corpus or tokenizer that cannot be used leaves the run as it was.
+    if overwrite and not resume:
+        Run.create(run_dir, overwrite=True)
+    run.write_tokenizer(corpora.tokenizer)
+    run.write_config(config)
+    run.write_source_hashes(source_hashes(corpora.train_text))
     _describe(config, corpora, model, device, threads, observer)
     state = trainer.train()
     _finish(config, run, trainer, corpora)
@@ -129,9 +143,23 @@ def train(
     return outcome
 
 
+def _check_end(config: Config) -> None:
+    """Raises ConfigError where nothing says when training ends."""
+    training = config.training
+    limits = (training.max_steps, training.max_epochs, training.max_minutes)
+    patience = (
+        training.patience and training.schedule in ("inverse_sqrt", "constant") and has_split(config.data, "valid")
+    )
+    if not patience and all(limit is None for limit in limits):
+        raise ConfigError(
+            "nothing says when training ends: set training.max_steps, training.max_epochs or training.max_minutes, or "
+            "start from a preset, such as --preset tiny"
+        )
+
+
 def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: bool) -> Run:
     if not resume:
-        return Run.create(run_dir, overwrite=overwrite)
+        return Run(run_dir) if overwrite and Run.exists(run_dir) else Run.create(run_dir)
     run = Run.open(run_dir)
     old = run.config()
     for section in ("data", "tokenizer", "model", "training"):
@@ -148,8 +176,8 @@ def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: b
 # Data
 
 
-def _prepare(config: Config, run: Run, threads: int, observer: Observer, *, resume: bool) -> Corpora:
-    """Reads, filters, tokenizes; writes the tokenizer and the hashes of the training sources to the run folder."""
+def _prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> Corpora:
+    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with."""
     data, folder = config.data, run.path / CORPUS
     ensure_downloads(data.downloads, observer.message)
     text, counts = build_text_corpus(
@@ -161,8 +189,7 @@ def _prepare(config: Config, run: Run, threads: int, observer: Observer, *, resu
         tokenizer = run.tokenizer()
     else:
         seed = derived_seed(config.training.seed, "tokenizer") % 2**31
-        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed, num_threads=threads)
-        run.write_tokenizer(tokenizer)
+        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed)
     encode = tokenizer.encode_source, tokenizer.encode_target
     train = build_piece_corpus(text, *encode, data, folder / "train.pieces", counts, filters=True)
     if not len(train):
@@ -171,9 +198,20 @@ def _prepare(config: Config, run: Run, threads: int, observer: Observer, *, resu
     valid = None
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
-    run.write_source_hashes(source_hashes(text))
+        _check_positions(config, valid)
     identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
     return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
+
+
+def _check_positions(config: Config, valid: PieceCorpus) -> None:
+    """Finds out now, not at the first validation, that a sentence is longer than learned positions reach."""
+    longest = np.maximum(valid.source_lengths, valid.target_lengths)
+    index = int(longest.argmax())
+    if config.model.positions == "learned" and longest[index] + 1 > config.model.max_positions:
+        raise DataError(
+            f"pair {index + 1} of the validation set has {longest[index]:,} pieces, too many for model.max_positions = "
+            f"{config.model.max_positions}: leave it out, or raise model.max_positions"
+        )
 
 
 def _has_tokenizer(run: Run) -> bool:
@@ -279,7 +317,7 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
         "corpus": corpora.counts.as_dict(),
         "training": {
             "steps": state.step,
-            "epochs": round(state.epoch + state.update / max(1, len(trainer._plan)), 2),
+            "epochs": round(trainer.epochs(), 2),
             "seconds": round(state.seconds, 1),
             "target_tokens": state.target_tokens,
             "skipped_steps": state.skipped_steps,

@@ -1,13 +1,20 @@
-"""What a person sees while a model trains: a live line on a terminal, plain lines elsewhere. On standard error."""
+"""What a person sees while a model trains, on standard error: a live line on a terminal, plain lines elsewhere; and,
+when it is done, what came of it and what to do with it."""
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from seq2seq.config import Config
+    from seq2seq.pipeline import Outcome
 
 
 class TrainingProgress:
@@ -17,7 +24,7 @@ class TrainingProgress:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self.quiet = quiet
         self._bleu = ""
         self._progress = Progress(
@@ -78,3 +85,24 @@ def _clock(seconds: float | None) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe_outcome(outcome: Outcome, config: Config) -> str:
+    """The test score, examples, and the next commands, ready to be copied."""
+    lines = [] if outcome.test_bleu is None else [f"test BLEU {outcome.test_bleu:.2f}"]
+    for example in outcome.examples:
+        lines += ["", f"source       {example.source}", f"translation  {example.translation}"]
+        lines += [f"reference    {example.reference}"]
+    folder, data = shlex.quote(str(outcome.run.path)), config.data
+    sentence = shlex.quote(outcome.examples[0].source if outcome.examples else "...")
+    source, reference = (shlex.quote(_near(path)) for path in (data.test_source, data.test_target))
+    tokenize = f" --tokenize {data.bleu_tokenize}" if data.bleu_tokenize != "13a" else ""
+    lines += ["", f"The model is in {outcome.run.path}. Next:", f"  echo {sentence} | seq2seq translate {folder}"]
+    lines += [f"  seq2seq benchmark {folder} --source {source} --reference {reference}{tokenize}"]
+    return "\n".join(lines)
+
+
+def _near(path: str) -> str:
+    """A path as one would type it here; something to fill in where there is none."""
+    relative = os.path.relpath(path) if path else "FILE"
+    return path if relative.startswith("..") else relative

@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -36,14 +37,18 @@ from torch import Tensor
 from seq2seq.config import Config, ConfigError, dump_config, parse_config
 from seq2seq.errors import UserError
 from seq2seq.model.transformer import Transformer
-from seq2seq.text.tokenizer import Tokenizer, TokenizerError
+from seq2seq.text.errors import unwritable
+from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
 
 FORMAT_VERSION = 1
 CONFIG, MODEL, MODEL_INFO = "config.toml", "model.safetensors", "model.json"
 METRICS, CARD = "metrics.jsonl", "README.md"
 SOURCE_HASHES = "training_sources.safetensors"
+RUN_FILES = (
+    MODEL_INFO, MODEL, CONFIG, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png",
+)  # fmt: skip
 CHECKPOINTS, STATE, OPTIMIZER = "checkpoints", "state.json", "optimizer.safetensors"
-CORPUS = "corpus"
+CORPUS = ".corpus"  # hidden: a folder `corpus` beside a run may be the user's own
 
 
 class RunError(UserError):
@@ -58,7 +63,10 @@ class Checkpoint:
     step: int
 
     def state(self) -> dict[str, Any]:
-        return read_json(self.path / STATE)
+        state = read_json(self.path / STATE)
+        if state.get("step") != self.step or not isinstance(state.get("files"), dict):
+            raise RunError(f"{self.path / STATE}: damaged: it does not say what belongs to step {self.step}")
+        return state
 
     def model_tensors(self) -> dict[str, Tensor]:
         return self._tensors(MODEL)
@@ -71,7 +79,7 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Raises RunError where a file does not have the SHA-256 that state.json names."""
-        for name, expected in self.state().get("files", {}).items():
+        for name, expected in self.state()["files"].items():
             if (self.path / name).exists() and file_hash(self.path / name) != expected:
                 raise RunError(f"{self.path / name}: damaged: its SHA-256 is not the one in {STATE}")
 
@@ -97,9 +105,10 @@ class Run:
             if not overwrite:
                 raise RunError(f"{path} holds a run already: continue it with --resume, or replace it with --overwrite")
             remove_run(path)
+        elif (path / CARD).exists():
+            raise RunError(f"{path / CARD}: a run would replace it: choose another folder with --run-dir")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / CHECKPOINTS).mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: the run folder cannot be made: {error.strerror}") from None
         return cls(path)
@@ -116,9 +125,10 @@ class Run:
     # Configuration, tokenizer, metrics
 
     def config(self) -> Config:
-        text = read_bytes(self.path / CONFIG).decode("utf-8", "replace")
         try:
-            return parse_config(text, origin=str(self.path / CONFIG))
+            return parse_config(read_bytes(self.path / CONFIG).decode("utf-8"), origin=str(self.path / CONFIG))
+        except UnicodeDecodeError:
+            raise RunError(f"{self.path / CONFIG}: damaged: not UTF-8 text") from None
         except ConfigError as error:
             raise RunError(str(error)) from None
 
@@ -132,8 +142,11 @@ class Run:
             raise RunError(str(error)) from None
 
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
-        for name, content in tokenizer.files().items():
+        files = tokenizer.files()
+        for name, content in files.items():
             write_atomic(self.path / name, content)
+        for name in {SHARED_FILE, SOURCE_FILE, TARGET_FILE} - files.keys():  # left by a run that came to nothing
+            (self.path / name).unlink(missing_ok=True)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
@@ -153,10 +166,12 @@ class Run:
     def metrics(self) -> Iterator[dict[str, Any]]:
         path = self.path / METRICS
         if path.exists():
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", errors="replace") as file:
                 for line in file:
-                    with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a crash
-                        yield json.loads(line)
+                    with contextlib.suppress(ValueError):  # a line cut short by a crash
+                        record = json.loads(line)
+                        if isinstance(record, dict):
+                            yield record
 
     # The model to use
 
@@ -175,22 +190,28 @@ class Run:
         """model.json. Raises RunError where training has not finished or the format is a newer one."""
         if not self.finished():
             latest = self.latest_checkpoint()
-            remedy = f"continue it with --resume (it is at step {latest.step})" if latest else "train it first"
-            raise RunError(f"{self.path}: this run has no finished model: {remedy}")
+            where = f" (it is at step {latest.step:,})" if latest else ""
+            command = shlex.join(["seq2seq", "train", "--run-dir", str(self.path), "--resume"])
+            raise RunError(f"{self.path}: this run has no finished model{where}: continue it with `{command}`")
         info = read_json(self.path / MODEL_INFO)
         if info.get("format_version") != FORMAT_VERSION:
             raise RunError(
                 f"{self.path / MODEL_INFO}: format_version = {info.get('format_version')!r}; this program reads "
                 f"{FORMAT_VERSION}: use a newer seq2seq"
             )
+        if not isinstance(info.get("files"), dict) or not isinstance(info.get("identity", {}), dict):
+            raise RunError(f"{self.path / MODEL_INFO}: damaged: it does not say which files belong to the model")
         return info
 
     def load_model(self) -> Transformer:
         """The model to use, in evaluation mode, float32 on the CPU. Raises RunError where files do not fit together."""
         info = self.info()
-        if file_hash(self.path / MODEL) != info.get("files", {}).get(MODEL):
+        if file_hash(self.path / MODEL) != info["files"].get(MODEL):
             raise RunError(f"{self.path / MODEL}: damaged: its SHA-256 is not the one in {MODEL_INFO}")
-        model = build_model(self.config(), self.tokenizer())
+        tokenizer = self.tokenizer()
+        if tokenizer.content_hash() != info.get("identity", {}).get("tokenizer", tokenizer.content_hash()):
+            raise RunError(f"{self.path}: the tokenizer is damaged, or not the one that the model was trained with")
+        model = build_model(self.config(), tokenizer)
         load_weights(model, read_tensors(self.path / MODEL), str(self.path / MODEL))
         return model.eval()
 
@@ -206,9 +227,12 @@ class Run:
         if not path.exists():
             return None
         try:
-            return dict(load_arrays(path))
+            hashes = dict(load_arrays(path))
         except (SafetensorError, OSError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
+        if hashes.keys() != {"exact", "normalized"}:
+            raise RunError(f"{path}: damaged: it has {', '.join(map(repr, hashes))} for 'exact' and 'normalized'")
+        return hashes
 
     # Checkpoints
 
@@ -267,6 +291,8 @@ class Run:
         """Removes what an interrupted save or a finished preparation left behind."""
         for path in (self.path / CHECKPOINTS).glob(".saving-*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in _temporary_files(self.path):
+            path.unlink(missing_ok=True)
 
 
 def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
@@ -292,12 +318,18 @@ def load_weights(model: Transformer, tensors: Mapping[str, Tensor], name: str) -
 
 
 def remove_run(path: Path) -> None:
-    """Removes the files of a run and nothing else that may lie in the folder."""
-    names = (MODEL_INFO, MODEL, CONFIG, METRICS, CARD, SOURCE_HASHES, "tokenizer.model", "source.model", "target.model")
-    for name in (*names, "curves.png"):
-        (path / name).unlink(missing_ok=True)
-    for folder in (CHECKPOINTS, CORPUS):
-        shutil.rmtree(path / folder, ignore_errors=True)
+    """Removes the files of a run and nothing else that may lie in the folder.
+
+    Not the prepared corpus, which every training makes anew, and which may be open.
+    """
+    for own in (*(path / name for name in RUN_FILES), *_temporary_files(path)):
+        own.unlink(missing_ok=True)
+    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+
+
+def _temporary_files(path: Path) -> list[Path]:
+    """What writers that were killed left in a run folder."""
+    return [left for name in RUN_FILES for left in path.glob(f".{name}.*.tmp")]
 
 
 # Files
@@ -313,7 +345,7 @@ def read_bytes(path: Path) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_bytes(path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path}: not a JSON object")
@@ -354,9 +386,13 @@ def replacing(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise RunError(str(unwritable(path, error))) from None
+    except SafetensorError as error:
+        raise RunError(f"{path}: cannot be written ({error}); see whether the disk is full") from None
+    finally:
+        with contextlib.suppress(OSError):  # there is none once all went well, nor where it could not be made
+            temporary.unlink()
 
 
 def sync_folder(path: Path) -> None:

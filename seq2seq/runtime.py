@@ -45,6 +45,8 @@ def cpu_has_bf16() -> bool:
 
 def set_up_cpu(num_threads: int) -> int:
     """Threads (0: one a core), denormals as zero, an allocator that keeps its pages. Returns the number of threads."""
+    if num_threads < 0:
+        raise OptionError(f"threads = {num_threads} must be 0 (one a core) or more")
     threads = num_threads or available_cores()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

@@ -143,8 +143,8 @@ class Translator:
         alpha = self.config.length_penalty if options.length_penalty is None else options.length_penalty
         if options.n_best < 1:
             raise OptionError(f"n_best = {options.n_best} must be at least 1")
-        if beam_size < 1:
-            raise OptionError(f"beam_size = {beam_size} must be at least 1")
+        if not 1 <= beam_size <= 1000:
+            raise OptionError(f"beam_size = {beam_size} must be from 1 to 1000")
         if not options.sample and options.n_best > beam_size:
             raise OptionError(f"n_best = {options.n_best} is more than beam_size = {beam_size}: raise beam_size")
         if not 0 <= alpha <= 10:
@@ -227,7 +227,8 @@ class Translator:
     def _result(self, line: str, hypotheses: tuple[Hypothesis, ...]) -> TranslationResult:
         if not hypotheses:
             return TranslationResult(line, (Translation("", 0.0, 0.0, (), (), True),))
-        texts = self.tokenizer.decode([hypothesis.pieces for hypothesis in hypotheses])
+        # With byte pieces a line break can be generated; a line of input is a line of output all the same.
+        texts = [text.replace("\n", " ") for text in self.tokenizer.decode([h.pieces for h in hypotheses])]
         return TranslationResult(
             line,
             tuple(

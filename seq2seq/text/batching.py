@@ -74,23 +74,41 @@ def plan_epoch(
     """
     random = np.random.Generator(np.random.PCG64([seed, epoch, 0xBA7C4]))
     order = random.permutation(len(target_lengths))
-    source, target = source_lengths[order].astype(np.int64) + 1, target_lengths[order].astype(np.int64) + 1
-    # Source lengths rise and fall by turns from one target length to the next, so that a batch that takes in the end
-    # of one and the beginning of the other has sources of one length.
-    order = order[np.lexsort((np.where(target % 2 == 0, source, -source), target))]
-    source, target = source_lengths[order].astype(np.int64) + 1, target_lengths[order].astype(np.int64) + 1
+    lengths = source_lengths, target_lengths
+    # Sentences of one target length alone pad the sources; wide ranges of target lengths pad the targets. Which width
+    # pads least depends on how many sentences of a length there are for each batch.
+    plans = [_cut(_sorted(order, *lengths, width), *lengths, micro_batch_tokens) for width in (1, 2, 4, 8)]
+    batches = min(plans, key=lambda plan: sum(padded_tokens(plan, side) for side in lengths))
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def _sorted(order: Indices, source_lengths: Lengths, target_lengths: Lengths, width: int) -> Indices:
+    """Sorts by target length in steps of `width`, then by source length, then by target length; equals stay in order.
+
+    The lengths come in the same order in every epoch, and so all epochs have the same number of batches. Source
+    lengths rise and fall by turns from one step to the next, so that a batch that takes in the end of one and the
+    beginning of the next has sources of one length.
+    """
+    source, step = source_lengths[order], target_lengths[order] // width
+    return order[np.lexsort((target_lengths[order], np.where(step % 2 == 0, source, -source), step))]
+
+
+def _cut(order: Indices, source_lengths: Lengths, target_lengths: Lengths, micro_batch_tokens: int) -> list[Indices]:
+    """Cuts sorted pairs into the longest runs that respect the limits of `plan_epoch`."""
+    source, target = (lengths[order].astype(np.int64) + 1 for lengths in (source_lengths, target_lengths))
     batches: list[Indices] = []
     start = 0
     while start < len(order):
-        most = max(1, micro_batch_tokens // int(target[start]))
-        count = np.arange(1, min(most, len(order) - start) + 1)
-        window = slice(start, start + len(count))
-        fits = count * target[window] <= micro_batch_tokens
+        # Far enough for all but batches whose later sentences are much shorter than the first; those are cut early.
+        most = min(len(order) - start, 2 * max(1, micro_batch_tokens // int(target[start])) + 64)
+        window = slice(start, start + most)
+        count = np.arange(1, most + 1)
+        fits = count * np.maximum.accumulate(target[window]) <= micro_batch_tokens
         fits &= count * np.maximum.accumulate(source[window]) <= 2 * micro_batch_tokens
-        size = len(count) if fits.all() else max(1, int(fits.argmin()))
+        size = most if fits.all() else max(1, int(fits.argmin()))
         batches.append(order[start : start + size])
         start += size
-    return [batches[i] for i in random.permutation(len(batches))]
+    return batches
 
 
 def updates(plan: list[Indices], *, accumulate: int, rank: int = 0, num_ranks: int = 1) -> list[list[Indices]]:
@@ -127,13 +145,15 @@ def pad(sequences: list[NDArray[np.int32]], *, start: int | None = None, end: in
     return torch.from_numpy(padded)
 
 
+def padded_tokens(plan: list[Indices], lengths: Lengths) -> int:
+    """Tokens of one side with their padding, special ids included."""
+    return sum((int(lengths[indices].max()) + 1) * len(indices) for indices in plan)
+
+
 def padding_share(plan: list[Indices], lengths: Lengths) -> float:
     """Which part of the padded tokens of one side is padding, 0 to 1."""
-    real = padded = 0
-    for indices in plan:
-        chosen = lengths[indices].astype(np.int64) + 1
-        real += int(chosen.sum())
-        padded += int(chosen.max()) * len(chosen)
+    padded = padded_tokens(plan, lengths)
+    real = sum(int(lengths[indices].sum()) + len(indices) for indices in plan)
     return 1.0 - real / padded if padded else 0.0
 
 

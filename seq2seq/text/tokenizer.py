@@ -19,6 +19,8 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SHARED_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.model", "source.model", "target.model"
 MAX_MODEL_BYTES = 64 << 20  # a SentencePiece model of a million pieces stays below this
 MAX_LEARNING_LINE_BYTES = 4192  # SentencePiece's own default: longer lines are skipped while learning
+# SentencePiece's own default, on every machine: sums over threads, and with them the pieces, depend on their number.
+LEARNING_THREADS = 16
 
 
 class TokenizerError(UserError):
@@ -32,12 +34,20 @@ class Tokenizer:
     source's where the vocabulary is shared.
     """
 
-    def __init__(self, source_bytes: bytes, target_bytes: bytes | None = None, *, name: str = "tokenizer") -> None:
+    def __init__(
+        self,
+        source_bytes: bytes,
+        target_bytes: bytes | None = None,
+        *,
+        name: str = "tokenizer",
+        target_name: str = "target tokenizer",
+    ) -> None:
+        """name, target_name: what the models are called in error messages."""
         self.shared = target_bytes is None
         self.source_bytes = source_bytes
         self.target_bytes = source_bytes if target_bytes is None else target_bytes
         self.source = _processor(self.source_bytes, name)
-        self.target = self.source if target_bytes is None else _processor(target_bytes, name)
+        self.target = self.source if target_bytes is None else _processor(target_bytes, target_name)
 
     @property
     def source_vocab_size(self) -> int:
@@ -48,9 +58,7 @@ class Tokenizer:
         return int(self.target.get_piece_size())
 
     @classmethod
-    def learn(
-        cls, config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int, num_threads: int
-    ) -> Tokenizer:
+    def learn(cls, config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int) -> Tokenizer:
         """Learns from text as configured, or reads the models that the configuration names.
 
         sources and targets are read once, as streams. Raises TokenizerError where there is too little text.
@@ -58,17 +66,18 @@ class Tokenizer:
         if config.source_model:
             source = read_model(Path(config.source_model))
             target = read_model(Path(config.target_model)) if config.target_model else None
-            return cls(source, target, name=config.source_model)
+            return cls(source, target, name=config.source_model, target_name=config.target_model)
         if config.shared:
-            return cls(_learn(config, _interleave(sources, targets), seed, num_threads))
-        return cls(_learn(config, sources, seed, num_threads), _learn(config, targets, seed, num_threads))
+            return cls(_learn(config, _interleave(sources, targets), seed))
+        return cls(_learn(config, sources, seed), _learn(config, targets, seed))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """Reads `tokenizer.model`, or `source.model` and `target.model`, from a run folder."""
-        if (folder / SHARED_FILE).exists():
-            return cls(read_model(folder / SHARED_FILE), name=str(folder / SHARED_FILE))
-        return cls(read_model(folder / SOURCE_FILE), read_model(folder / TARGET_FILE), name=str(folder))
+        shared, source, target = (folder / name for name in (SHARED_FILE, SOURCE_FILE, TARGET_FILE))
+        if shared.exists() or not source.exists():
+            return cls(read_model(shared), name=str(shared))
+        return cls(read_model(source), read_model(target), name=str(source), target_name=str(target))
 
     def files(self) -> dict[str, bytes]:
         """What a run folder keeps: file names and contents."""
@@ -119,6 +128,8 @@ def read_model(path: Path) -> bytes:
 
 def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     try:
+        if not content:
+            raise ValueError("sentencepiece takes this for no model at all")
         processor = sentencepiece.SentencePieceProcessor(model_proto=content)
     except (RuntimeError, ValueError, TypeError):
         raise TokenizerError(f"{name}: not a SentencePiece model, or a damaged one") from None
@@ -144,7 +155,7 @@ def _interleave(sources: Iterable[str], targets: Iterable[str]) -> Iterator[str]
         yield target
 
 
-def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int, num_threads: int) -> bytes:
+def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int) -> bytes:
     output = io.BytesIO()
     sentencepiece.set_random_generator_seed(seed)
     # NUL is SentencePiece's own end of string; it carries no meaning in text.
@@ -161,7 +172,7 @@ def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int, num_threads
             input_sentence_size=config.max_sentences,
             shuffle_input_sentence=True,
             max_sentence_length=MAX_LEARNING_LINE_BYTES,
-            num_threads=num_threads,
+            num_threads=LEARNING_THREADS,
             hard_vocab_limit=False,
             pad_id=PAD,
             unk_id=UNK,
@@ -181,6 +192,6 @@ def _explain(config: TokenizerConfig, message: str) -> str:
             f"tokenizer.vocab_size = {config.vocab_size} is smaller than the number of different characters in the "
             "corpus: raise it, or lower tokenizer.character_coverage"
         )
-    if "sentences" in message or "empty" in message:
+    if "sentences" in message or "empty" in message or "all_chars_count" in message:
         return "the training corpus has no text to learn a tokenizer from"
     return f"SentencePiece could not learn a model of {config.vocab_size} pieces: {reason}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 1 << 22  # logits that exist at once on a CPU: 8 MB in bfloat16, which stay in the cache
+CHUNK_ELEMENTS = 1 << 21  # logits that exist at once on a CPU: 4 MB in bfloat16, which stay in the cache
 GPU_CHUNK_ELEMENTS = 1 << 28
 SMALLEST = 1e-37  # probabilities below it count as it; their logarithm would be infinite
 
@@ -41,7 +41,9 @@ class _Chunked(torch.autograd.Function):
         differentiate = any(ctx.needs_input_grad[:2])
         vocabulary = weight.shape[0]
         matrix = weight.to(states.dtype)
-        mean_row = weight.sum(0, dtype=torch.float32) / vocabulary  # its product with a state is that state's mean logit
+        mean_row = (
+            weight.sum(0, dtype=torch.float32) / vocabulary
+        )  # its product with a state is that state's mean logit
         nll = states.new_zeros((), dtype=torch.float32)
         uniform = torch.zeros_like(nll)  # cross-entropy with the uniform distribution
         grad_states = torch.empty_like(states) if differentiate else None
@@ -60,7 +62,9 @@ class _Chunked(torch.autograd.Function):
                 uniform += (correct_logit + token_nll).sum() - (chunk.float() @ mean_row).sum()
             if grad_states is None or grad_weight is None:
                 continue
-            gradient.scatter_(1, target, correct - (1.0 - smoothing))
+            # Not scatter_, which copies the whole tensor on a CPU.
+            rows = torch.arange(chunk.shape[0], device=states.device)
+            gradient[rows, target[:, 0]] = (correct - (1.0 - smoothing))[:, 0]
             torch.mm(gradient, matrix, out=grad_states[start : start + size])
             grad_weight += gradient.t() @ chunk
         if grad_states is not None and grad_weight is not None:

@@ -20,7 +20,7 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int 
     peak: float = config.learning_rate_scale * (d_model * config.warmup_steps) ** -0.5
     # A run shorter than its warm-up still has to reach the peak: warm up for at most half of it.
     warmup = config.warmup_steps if horizon is None else max(1, min(config.warmup_steps, horizon // 2))
-    if step < warmup:
+    if step <= warmup:
         return peak * step / warmup
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(warmup / step)
@@ -57,16 +57,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Puts back what `optimizer_tensors` gave. Raises ValueError where a parameter's state is missing or misshapen."""
+    if not tensors:  # saved before the first step that was not skipped
+        return
     for name, parameter in model.named_parameters():
         state = {}
         for key in ("exp_avg", "exp_avg_sq", "step"):
             value = tensors.get(f"{name}/{key}")
             if value is None:
-                if any(other.startswith(f"{name}/") for other in tensors):
-                    raise ValueError(f"optimizer state of {name} lacks {key}")
-                break
+                raise ValueError(f"optimizer state of {name} lacks {key}")
             if key != "step" and value.shape != parameter.shape:
-                raise ValueError(f"optimizer state {name}/{key} has shape {tuple(value.shape)}, not {parameter.shape}")
-            state[key] = value.to(parameter.device)
-        if state:
-            optimizer.state[parameter] = state
+                raise ValueError(
+                    f"optimizer state {name}/{key} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}"
+                )
+            state[key] = value.to(parameter.device, copy=True)
+        optimizer.state[parameter] = state

@@ -59,6 +59,7 @@ class TrainingState:
     epoch: int = 0
     update: int = 0  # complete updates of this epoch
     horizon: int | None = None  # the planned number of steps, once it is known
+    limits: list[float | None] | None = None  # max_steps, max_epochs, max_minutes that the horizon comes from
     seconds: float = 0.0  # spent training, over all sittings
     target_tokens: int = 0
     skipped_steps: int = 0
@@ -124,8 +125,7 @@ class Trainer:
     def train(self) -> TrainingState:
         """Trains until a limit is reached. Raises TrainingError, or Interrupted after saving."""
         state = self.state
-        if state.horizon is None:
-            state.horizon = self._known_horizon()
+        self._set_horizon()
         started, before = time.perf_counter(), state.seconds
         measured = _Clock()
         while not self._done():
@@ -159,6 +159,8 @@ class Trainer:
             return True
         if config.patience and state.validations_since_best >= config.patience:
             return True
+        if config.max_epochs is not None and state.epoch >= config.max_epochs:
+            return True
         # Where steps fix the horizon, minutes are a limit of their own; where they planned it, they are in it already.
         out_of_time = config.max_minutes is not None and state.seconds >= 60 * config.max_minutes
         return config.max_steps is not None and out_of_time
@@ -180,6 +182,22 @@ class Trainer:
         plan = plan_epoch(*lengths, micro_batch_tokens, seed=self.config.seed, epoch=epoch)
         return updates(plan, accumulate=self.config.accumulate)
 
+    def epochs(self) -> float:
+        """How often the corpus has been gone through."""
+        state = self.state
+        return state.epoch + (state.update / len(self._epoch(0)) if state.update else 0.0)
+
+    def _set_horizon(self) -> None:
+        """Fixes the horizon at the start, and anew where a resumed run has been given other limits."""
+        config, state = self.config, self.state
+        limits: list[float | None] = [config.max_steps, config.max_epochs, config.max_minutes]
+        changed = state.limits is not None and state.limits != limits
+        if state.horizon is None or changed:
+            state.horizon = self._known_horizon()
+            if state.horizon is None and config.max_minutes is not None and changed:
+                state.horizon = self._horizon_at(state.seconds / state.step, 60 * config.max_minutes)
+        state.limits = limits
+
     def _known_horizon(self) -> int | None:
         config = self.config
         if config.max_steps is not None:
@@ -188,7 +206,7 @@ class Trainer:
             return None
         if config.max_epochs is not None:
             return config.max_epochs * len(self._epoch(0))
-        if config.patience and config.schedule in ("inverse_sqrt", "constant"):
+        if config.patience and self.valid_pairs is not None and config.schedule in ("inverse_sqrt", "constant"):
             return None
         raise TrainingError(
             "nothing says when training ends: set training.max_steps, training.max_epochs or training.max_minutes"
@@ -206,11 +224,16 @@ class Trainer:
             return None
         # The first steps warm caches up.
         timed = timings[2:] or timings
+        return self._horizon_at(sum(timed) / len(timed), budget)
+
+    def _horizon_at(self, seconds_per_step: float, budget: float) -> int:
+        """The last step that fits into `budget` seconds of training altogether, at the given speed."""
+        config, state = self.config, self.state
         left = max(0.0, (1 - RESERVE_SHARE) * budget - state.seconds)
-        horizon = state.step + int(left / (sum(timed) / len(timed)))
+        horizon = state.step + int(left / seconds_per_step)
         if config.max_epochs is not None:
             horizon = min(horizon, config.max_epochs * len(self._epoch(0)))
-        self.observer.message(f"planned {horizon:,} steps to fit into {config.max_minutes:g} minutes")
+        self.observer.message(f"planned {horizon:,} steps to fit into {budget / 60:g} minutes")
         return horizon
 
     # One update
@@ -292,7 +315,7 @@ class Trainer:
             "validation_seconds": round(time.perf_counter() - started, 2),
         }
         state.validations.append({key: record[key] for key in ("step", "valid_loss", "valid_bleu")})
-        score = -loss if bleu is None else bleu
+        score = _score(record)
         if state.best_bleu is None or score > state.best_bleu:
             state.best_bleu, state.best_step, state.validations_since_best = score, state.step, 0
         else:
@@ -303,15 +326,15 @@ class Trainer:
         return state.step in self._best_steps()
 
     def _best_steps(self) -> list[int]:
-        """The steps of the `keep_best` best validations, best first."""
-        scored = [(_score(record), record["step"]) for record in self.state.validations]
-        return [step for _, step in sorted(scored, reverse=True)[: self.config.keep_best]]
+        """The steps of the `keep_best` best validations, best first; of equals the earlier, as for `best_step`."""
+        ranked = sorted(self.state.validations, key=lambda record: (-_score(record), record["step"]))
+        return [record["step"] for record in ranked[: self.config.keep_best]]
 
     def save(self) -> None:
         """Writes a checkpoint and removes those that need not be kept."""
         state, config = self.state, self.config
         state.metrics_size = self.run.metrics_size()
-        values = {**asdict(state), "identity": self.identity}
+        values = {**asdict(state), "since_log": self._since_log.sums(), "identity": self.identity}
         optimizer = optimizer_tensors(self.optimizer, self.model)
         self.run.save_checkpoint(state.step, self.model.state_dict(), optimizer, values)
         best = set(self._best_steps())
@@ -332,6 +355,7 @@ class Trainer:
             if self.identity.get(name, value) != value:
                 raise TrainingError(f"--resume: the {name} is not the one that this run began with; use --overwrite")
         self.state = TrainingState.from_dict(values)
+        self._since_log = _Window(values.get("since_log"))
         self.model.load_state_dict(checkpoint.model_tensors())
         load_optimizer_tensors(self.optimizer, self.model, checkpoint.optimizer_tensors())
         self.run.cut_metrics(self.state.metrics_size)
@@ -368,10 +392,16 @@ def _score(validation: Mapping[str, Any]) -> float:
 class _Window:
     """Sums since the last report."""
 
-    def __init__(self) -> None:
-        self.loss = self.nll = self.grad_norm = 0.0
-        self.tokens = 0
-        self.started = time.perf_counter()
+    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
+        """sums: what `sums` gave when an earlier sitting was saved."""
+        before = sums or {"loss": 0.0, "nll": 0.0, "grad_norm": 0.0, "tokens": 0, "seconds": 0.0}
+        self.loss, self.nll, self.grad_norm = before["loss"], before["nll"], before["grad_norm"]
+        self.tokens = int(before["tokens"])
+        self.started = time.perf_counter() - before["seconds"]
+
+    def sums(self) -> dict[str, float]:
+        names = ("loss", "nll", "grad_norm", "tokens")
+        return {**{name: getattr(self, name) for name in names}, "seconds": self.seconds()}
 
     def add(self, step: Step) -> None:
         if step.finite:

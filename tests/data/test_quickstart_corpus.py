@@ -69,7 +69,7 @@ def test_committed_files_are_what_the_generator_writes(tmp_path: Path) -> None:
 
 def test_sizes() -> None:
     counts = {split: len(read(split, "en")) for split in SPLITS}
-    assert counts == {"train": 14000, "valid": 500, "test": 500}
+    assert counts == {"train": 17000, "valid": 500, "test": 500}
     assert all(len(read(split, "de")) == counts[split] for split in SPLITS)
     assert sum(path.stat().st_size for path in (DATA / "quickstart").iterdir()) < 2_000_000
 

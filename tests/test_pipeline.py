@@ -1,0 +1,535 @@
+"""From two text files to a run folder, in one process."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seq2seq import pipeline
+from seq2seq.config import Config, build_config, load_config
+from seq2seq.decoding.translator import Translator
+from seq2seq.errors import UserError
+from seq2seq.evaluation.metrics import corpus_bleu
+from seq2seq.pipeline import Outcome
+from seq2seq.run import CORPUS, Run, RunError
+from seq2seq.text.corpus import hash_sources
+from seq2seq.text.errors import DataError
+from seq2seq.training.averaging import average_checkpoints
+from seq2seq.training.trainer import Interrupted, TrainingError
+
+Pairs = list[tuple[str, str]]
+
+NOUNS = {"Hund": "dog", "Mann": "man", "Frosch": "frog", "Vogel": "bird", "Baum": "tree", "Größe": "size"}
+VERBS = {"sieht": "sees", "hört": "hears", "mag": "likes", "sucht": "seeks"}
+SIZES: dict[str, dict[str, Any]] = {
+    "tokenizer": {"vocab_size": 90},
+    "model": {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1},
+    "training": {
+        "max_steps": 10, "batch_tokens": 600, "warmup_steps": 4, "log_every": 2, "validate_every": 5, "save_every": 5,
+        "average_checkpoints": 2, "num_threads": 1, "device": "cpu", "precision": "fp32",
+    },
+    "decoding": {"beam_size": 2, "max_extra_length": 5},
+}  # fmt: skip
+
+
+def made_up_pairs(count: int, seed: int) -> Pairs:
+    """German and English sentences of four or five words."""
+    random_ = random.Random(seed)
+    pairs = []
+    for _ in range(count):
+        (one, first), (two, second) = random_.choices(list(NOUNS.items()), k=2)
+        verb, action = random_.choice(list(VERBS.items()))
+        mark = random_.choice([".", "!", "?"])
+        pairs.append((f"Der {one} {verb} {two}{mark}", f"The {first} {action} the {second}{mark}"))
+    return pairs
+
+
+TRAIN, VALID, TEST = made_up_pairs(200, 1), made_up_pairs(12, 2), made_up_pairs(10, 3)
+
+
+@dataclass
+class Listener:
+    messages: list[str] = field(default_factory=list)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def progress(self, record: Mapping[str, Any]) -> None:
+        pass
+
+    def validation(self, record: Mapping[str, Any]) -> None:
+        self.validations.append(dict(record))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_machine_as_it_was() -> Iterator[None]:
+    """Training sets up the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if matplotlib were not installed: drawing takes longer than training here."""
+    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+
+
+def write_sides(folder: Path, name: str, pairs: Pairs) -> dict[str, str]:
+    """Two aligned files, as fields of [data]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {f"{name}_source": folder / f"{name}.de", f"{name}_target": folder / f"{name}.en"}
+    for side, path in enumerate(paths.values()):
+        path.write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
+    return {key: str(path) for key, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """[data] for the training and the validation set."""
+    folder = tmp_path_factory.mktemp("corpus")
+    languages = {"source_language": "German", "target_language": "English"}
+    return {**languages, **write_sides(folder, "train", TRAIN), **write_sides(folder, "valid", VALID)}
+
+
+def configured(corpus: Mapping[str, Any], **sections: dict[str, Any]) -> Config:
+    """The tiny configuration of these tests, with other fields laid over it."""
+    values = {section: {**SIZES.get(section, {}), **sections.get(section, {})} for section in {**SIZES, **sections}}
+    return build_config({**values, "data": {**corpus, **sections.get("data", {})}})
+
+
+def train(config: Config, folder: Path, listener: Listener | None = None, **options: Any) -> Outcome:
+    return pipeline.train(config, folder, listener or Listener(), **options)
+
+
+def model_bytes(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """What the files of a run hold, but for the corpus as last prepared."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and CORPUS not in path.relative_to(folder).parts
+    }
+
+
+def fails(kind: type[UserError], pattern: str, work: Callable[[], object]) -> None:
+    with pytest.raises(kind, match=pattern) as caught:
+        work()
+    assert "\n" not in str(caught.value)
+
+
+@dataclass
+class Finished:
+    """A run with validation and test set, drawn curves included. Tests only read it."""
+
+    config: Config
+    folder: Path
+    outcome: Outcome
+    listener: Listener
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self.outcome.run.info()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: dict[str, str]) -> Finished:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    config = configured({**data, **write_sides(folder.parent, "test", TEST)})
+    listener = Listener()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "seq2seq.curves", raising=False)
+        outcome = train(config, folder, listener)
+    return Finished(config, folder, outcome, listener)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, finished: Finished) -> Path:
+    """The finished run once more, to do something to."""
+    for name, content in snapshot(finished.folder).items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "run"
+
+
+# What a run folder holds
+
+
+def test_a_run_folder_holds_the_documented_files_and_no_others(finished: Finished) -> None:
+    drawn = {"curves.png"} if importlib.util.find_spec("matplotlib") else set()
+    checkpoints = {
+        f"checkpoints/step-{step:08d}/{name}"
+        for step in (5, 10)
+        for name in ("model.safetensors", "optimizer.safetensors", "state.json")
+    }
+    assert set(snapshot(finished.folder)) == drawn | checkpoints | {
+        "config.toml", "tokenizer.model", "model.safetensors", "model.json", "metrics.jsonl", "README.md",
+        "training_sources.safetensors",
+    }  # fmt: skip
+    assert not (finished.folder / CORPUS).exists()
+
+
+def test_nothing_in_a_run_folder_is_pickled(finished: Finished) -> None:
+    for name, content in snapshot(finished.folder).items():
+        if name.endswith(".safetensors"):
+            header = int.from_bytes(content[:8], "little")
+            assert isinstance(json.loads(content[8 : 8 + header]), dict)
+        elif name.endswith(".json"):
+            assert isinstance(json.loads(content), dict)
+        elif name.endswith((".toml", ".md", ".jsonl")):
+            content.decode("utf-8")
+        else:
+            assert name in ("tokenizer.model", "curves.png")
+            # A pickle of any protocol since 2 starts with 0x80, torch's are zip files.
+            assert not content.startswith((b"\x80", b"PK"))
+
+
+def test_the_configuration_reads_back_equal(finished: Finished) -> None:
+    assert finished.outcome.run.config() == finished.config
+    assert load_config(finished.folder / "config.toml") == finished.config
+
+
+def test_every_line_of_the_metrics_is_an_object(finished: Finished) -> None:
+    records = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [2, 4, 6, 8, 10]
+    validations = [record for record in records if "valid_loss" in record]
+    assert [record["step"] for record in validations] == [5, 10]
+    assert validations == finished.listener.validations
+    assert all(0 <= record["valid_bleu"] <= 100 for record in validations)
+
+
+def test_the_model_is_the_mean_of_the_checkpoints_it_names(finished: Finished) -> None:
+    run = finished.outcome.run
+    assert finished.info["training"]["averaged_steps"] == [5, 10]
+    mean = average_checkpoints(run.checkpoints())
+    kept = load_file(finished.folder / "model.safetensors")
+    assert kept.keys() == mean.keys()
+    assert all(torch.equal(kept[name], mean[name]) for name in mean)
+
+
+def test_model_json_tells_how_the_model_was_made(finished: Finished) -> None:
+    info, run = finished.info, finished.outcome.run
+    training = info["training"]
+    assert info["format_version"] == 1
+    assert info["num_parameters"] == run.load_model().num_parameters()
+    assert info["source_vocab_size"] == info["target_vocab_size"] == run.tokenizer().source_vocab_size
+    assert info["shared_vocabulary"] is True
+    assert info["corpus"]["read"] == info["corpus"]["kept"] == len(TRAIN)
+    assert (training["steps"], training["seed"], training["precision"]) == (10, 1, "fp32")
+    assert training["torch"] == torch.__version__
+    state = finished.outcome.state
+    assert training["epochs"] == pytest.approx(state.epoch + state.update / 5, abs=1) and training["epochs"] > 1
+    assert info["validation"]["best_single_step"] in (5, 10)
+    assert info["identity"]["tokenizer"] == run.tokenizer().content_hash()
+
+
+def test_the_model_card_mentions_the_numbers(finished: Finished) -> None:
+    card, info = (finished.folder / "README.md").read_text(encoding="utf-8"), finished.info
+    for text in (
+        "German to English", f"{info['num_parameters']:,}", f"{info['source_vocab_size']:,} source", "200 of 200 read",
+        "10 steps", f"{info['training']['epochs']} epochs", "seed 1", "1 + 1 layers", "d_model 16", "steps 5, 10",
+        f"{info['validation']['bleu']:.2f} (beam 1, sacreBLEU tokenisation 13a)", f"torch {torch.__version__}",
+    ):  # fmt: skip
+        assert text in card
+
+
+def test_the_hashes_of_the_training_sources_are_kept(finished: Finished) -> None:
+    known = finished.outcome.run.source_hashes()
+    assert known is not None
+    exact, loose = hash_sources([TRAIN[0][0], TRAIN[0][0].upper(), "Nie gesehen."])
+    assert np.isin(exact, known["exact"]).tolist() == [True, False, False]
+    assert np.isin(loose, known["normalized"]).tolist() == [True, True, False]
+
+
+def test_the_run_says_what_it_does(finished: Finished) -> None:
+    said = "\n".join(finished.listener.messages)
+    assert "training data: 200 pairs read, 200 kept" in said
+    assert f"{finished.info['num_parameters']:,} parameters" in said
+    assert "CPU, 1 thread, fp32" in said
+
+
+# The model, used
+
+
+def test_the_test_set_is_scored_as_the_finished_run_translates_it(finished: Finished) -> None:
+    translated = [result.text for result in Translator(finished.folder, num_threads=1).translate([s for s, _ in TEST])]
+    assert finished.outcome.test_bleu == pytest.approx(corpus_bleu(translated, [t for _, t in TEST], "13a"))
+    assert len(finished.outcome.examples) == 3
+    rows = [(source, hypothesis, target) for (source, target), hypothesis in zip(TEST, translated, strict=True)]
+    assert all((shown.source, shown.translation, shown.reference) in rows for shown in finished.outcome.examples)
+    assert len({shown.source for shown in finished.outcome.examples}) > 1
+
+
+def test_the_final_validation_score_is_that_of_the_final_model(finished: Finished) -> None:
+    translator = Translator(finished.folder, num_threads=1)
+    translated = [result.text for result in translator.translate([s for s, _ in VALID], beam_size=1)]
+    bleu = corpus_bleu(translated, [t for _, t in VALID], "13a")
+    assert finished.info["validation"]["bleu"] == pytest.approx(bleu, abs=1e-3)
+
+
+def test_as_many_lines_come_out_as_go_in(finished: Finished) -> None:
+    lines = [TEST[0][0], "", "völlig  anderes ☃ Zeug", TEST[0][0]]
+    results = Translator(finished.folder, num_threads=1).translate(lines)
+    assert [result.source for result in results] == lines
+    assert results[1].text == ""
+    assert results[0] == results[3]
+
+
+def test_a_tokenizer_that_the_model_was_not_trained_with_is_refused(copied: Path) -> None:
+    whole = (copied / "tokenizer.model").read_bytes()
+    for content, message in (
+        (b"damaged", r"tokenizer\.model: not a SentencePiece model"),
+        (whole.replace("▁Der".encode(), "▁Dar".encode()), "not the one that the model was trained with"),
+    ):
+        assert content != whole
+        (copied / "tokenizer.model").write_bytes(content)
+        fails(RunError, message, lambda: Translator(copied))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_small_test_set_gives_as_many_examples_as_it_can(tmp_path: Path, data: dict[str, str], count: int) -> None:
+    config = configured({**data, **write_sides(tmp_path, "test", TEST[:count])}, training={"max_steps": 1})
+    outcome = train(config, tmp_path / "run")
+    assert [shown.source for shown in outcome.examples] == [source for source, _ in TEST[: min(count, 3)]]
+
+
+# Other ways to give a corpus, and to do without
+
+
+def test_a_corpus_may_be_lines_tsv_or_jsonl(tmp_path: Path, data: dict[str, str]) -> None:
+    tsv = "".join(f"{target}\t{source}\n" for source, target in TRAIN)
+    (tmp_path / "train.tsv.gz").write_bytes(gzip.compress(tsv.encode()))
+    rows = "".join(json.dumps({"translation": {"German": s, "English": t}}) + "\n" for s, t in TRAIN)
+    (tmp_path / "train.jsonl").write_text(rows, encoding="utf-8")
+    languages = {key: data[key] for key in ("source_language", "target_language")}
+    corpora = {
+        "lines": {**languages, **{key: data[key] for key in ("train_source", "train_target")}},
+        "tsv": {"train_pairs": str(tmp_path / "train.tsv.gz"), "source_column": "2", "target_column": "1"},
+        "jsonl": {**languages, "train_pairs": str(tmp_path / "train.jsonl")},
+    }
+    runs = {
+        name: train(configured(corpus, training={"max_steps": 2}), tmp_path / name).run
+        for name, corpus in corpora.items()
+    }
+    assert len({run.info()["identity"]["corpus"] for run in runs.values()}) == 1
+    assert len({model_bytes(run.path) for run in runs.values()}) == 1
+
+
+def test_without_a_validation_set_training_works_and_scores_nothing(tmp_path: Path, data: dict[str, str]) -> None:
+    corpus = {key: value for key, value in data.items() if not key.startswith("valid")}
+    for average, steps in (("last", [5, 10]), ("best", [5, 10]), ("none", [10])):
+        listener = Listener()
+        options = {"average": average, "keep_best": 2}
+        outcome = train(configured(corpus, training=options), tmp_path / average, listener)
+        info = outcome.run.info()
+        assert info["validation"]["bleu"] is None and info["validation"]["best_single_bleu"] is None
+        assert info["training"]["averaged_steps"] == steps
+        assert "Validation BLEU" not in (outcome.run.path / "README.md").read_text()
+        assert listener.validations == []
+        assert outcome.test_bleu is None and outcome.examples == ()
+
+
+def test_the_best_checkpoint_is_the_model_where_nothing_is_averaged(tmp_path: Path, data: dict[str, str]) -> None:
+    options = {"average": "none", "validate_every": 3, "max_steps": 9}
+    outcome = train(configured(data, training=options), tmp_path / "run")
+    info = outcome.run.info()
+    best = outcome.state.best_step
+    assert best is not None and info["training"]["averaged_steps"] == [best]
+    (checkpoint,) = [found for found in outcome.run.checkpoints() if found.step == best]
+    model = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(model[name], value) for name, value in checkpoint.model_tensors().items())
+
+
+def test_separate_vocabularies_make_two_models(tmp_path: Path, data: dict[str, str]) -> None:
+    config = configured(data, tokenizer={"shared": False, "vocab_size": 200}, training={"max_steps": 2})
+    run = train(config, tmp_path / "run").run
+    assert {"source.model", "target.model"} <= set(snapshot(run.path))
+    assert "tokenizer.model" not in snapshot(run.path)
+    info = run.info()
+    tokenizer = run.tokenizer()
+    assert info["shared_vocabulary"] is False
+    assert info["source_vocab_size"] == tokenizer.source_vocab_size != tokenizer.target_vocab_size
+    assert info["target_vocab_size"] == tokenizer.target_vocab_size
+    assert tokenizer.source_bytes != tokenizer.target_bytes
+    assert len(Translator(run, num_threads=1).translate(["Der Hund sieht Baum."])) == 1
+
+
+def test_where_matplotlib_is_missing_the_remedy_is_told(tmp_path: Path, data: dict[str, str]) -> None:
+    listener = Listener()
+    train(configured(data, training={"max_steps": 1}), tmp_path / "run", listener)
+    assert "curves.png" not in snapshot(tmp_path / "run")
+    assert any("pip install 'seq2seq[plot]'" in message for message in listener.messages)
+
+
+def test_what_is_filtered_out_is_counted_and_told(tmp_path: Path) -> None:
+    pairs = [*TRAIN, ("", "nothing"), ("Der Hund.", "dog " * 300), TRAIN[0]]
+    config = configured(
+        {**write_sides(tmp_path, "train", pairs), "drop_duplicates": True}, training={"max_steps": 1}
+    )  # fmt: skip
+    listener = Listener()
+    counts = train(config, tmp_path / "run", listener).run.info()["corpus"]
+    unique = len(set(TRAIN))
+    assert (counts["read"], counts["kept"]) == (203, unique)
+    assert (counts["empty"], counts["too_long_target"], counts["duplicate"]) == (1, 1, 201 - unique)
+    assert any("1 empty" in message and "1 too long" in message for message in listener.messages)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [([], "no sentence pairs"), ([("", "x"), (" ", "y")], "no sentence pairs.*2 empty")],
+)
+def test_an_empty_corpus_is_told(tmp_path: Path, pairs: Pairs, message: str) -> None:
+    config = configured(write_sides(tmp_path, "train", pairs))
+    fails(DataError, message, lambda: train(config, tmp_path / "run"))
+
+
+def test_a_corpus_that_the_filters_leave_nothing_of_is_told(tmp_path: Path, data: dict[str, str]) -> None:
+    config = configured(data, data={"max_source_length": 1})
+    fails(DataError, "no training pair is left after filtering.*200 too long", lambda: train(config, tmp_path / "run"))
+
+
+def test_a_validation_sentence_beyond_learned_positions_is_told_before_training(
+    tmp_path: Path, data: dict[str, str]
+) -> None:
+    long = write_sides(tmp_path, "valid", [*VALID, ("Der Hund. " * 40, "The dog.")])
+    limits = {"max_source_length": 40, "max_target_length": 40}
+    config = configured({**data, **long}, data=limits, model={"positions": "learned", "max_positions": 50})
+    fails(DataError, "pair 13 of the validation set has .*max_positions = 50", lambda: train(config, tmp_path / "run"))
+
+
+# Existing runs
+
+
+def test_an_existing_run_is_not_touched_unasked(copied: Path, finished: Finished) -> None:
+    before = snapshot(copied)
+    fails(RunError, "--resume.*--overwrite", lambda: train(finished.config, copied))
+    assert snapshot(copied) == before
+
+
+def test_overwriting_replaces_the_run_and_leaves_what_is_not_its_own(copied: Path, data: dict[str, str]) -> None:
+    (copied / "notes.txt").write_text("mine")
+    (copied / "plots").mkdir()
+    (copied / "plots" / "one.svg").write_text("mine, too")
+    config = configured(data, tokenizer={"shared": False, "vocab_size": 60}, training={"max_steps": 2, "seed": 5})
+    outcome = train(config, copied, overwrite=True)
+    files = snapshot(copied)
+    assert files["notes.txt"] == b"mine" and files["plots/one.svg"] == b"mine, too"
+    assert "curves.png" not in files and "tokenizer.model" not in files, "left over from the run before"
+    assert [checkpoint.step for checkpoint in outcome.run.checkpoints()] == [2]
+    assert outcome.run.info()["training"]["seed"] == 5
+    assert next(outcome.run.metrics())["step"] == 2
+
+
+def test_overwriting_with_a_corpus_that_cannot_be_read_leaves_the_run_as_it_was(
+    copied: Path, finished: Finished
+) -> None:
+    before = snapshot(copied)
+    wrong = {**finished.config.data.model_dump(), "train_source": str(copied / "mistyped.de")}
+    fails(DataError, "mistyped.de: no such file", lambda: train(configured(wrong), copied, overwrite=True))
+    assert snapshot(copied) == before
+
+
+def test_what_failed_before_it_was_a_run_may_be_tried_again(tmp_path: Path, data: dict[str, str]) -> None:
+    wrong = configured({**data, "train_target": str(tmp_path / "mistyped.en")}, tokenizer={"vocab_size": 90})
+    fails(DataError, "mistyped.en: no such file", lambda: train(wrong, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    # This one comes as far as the tokenizer.
+    nothing_left = configured(data, data={"max_source_length": 1})
+    fails(DataError, "no training pair", lambda: train(nothing_left, tmp_path / "run"))
+    config = configured(data, tokenizer={"shared": False, "vocab_size": 60}, training={"max_steps": 1})
+    run = train(config, tmp_path / "run").run
+    assert not run.tokenizer().shared
+
+
+def test_the_same_configuration_gives_the_same_model_to_the_bit(tmp_path: Path, finished: Finished) -> None:
+    again = train(finished.config, tmp_path / "again")
+    assert model_bytes(tmp_path / "again") == model_bytes(finished.folder)
+    assert (tmp_path / "again" / "tokenizer.model").read_bytes() == (finished.folder / "tokenizer.model").read_bytes()
+    assert again.test_bleu == finished.outcome.test_bleu
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, finished: Finished) -> None:
+    asked = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        train(finished.config, tmp_path / "run", stop=lambda: next(asked) == 7)
+    fails(RunError, "no finished model.*step 7.*--resume", lambda: Run.open(tmp_path / "run").info())
+    outcome = train(finished.config, tmp_path / "run", resume=True)
+    assert model_bytes(tmp_path / "run") == model_bytes(finished.folder)
+    assert outcome.examples == finished.outcome.examples
+    ours, theirs = outcome.run.info(), finished.info
+    for info in (ours, theirs):
+        del info["training"]["seconds"], info["training"]["peak_memory_bytes"]
+    assert ours == theirs
+
+
+def test_a_finished_run_may_be_resumed_and_stays_as_it_is(copied: Path, finished: Finished) -> None:
+    outcome = train(finished.config, copied, resume=True)
+    assert outcome.state.step == 10
+    assert model_bytes(copied) == model_bytes(finished.folder)
+    assert outcome.run.info()["training"]["epochs"] == finished.info["training"]["epochs"]
+
+
+def test_a_run_may_go_on_for_more_steps(copied: Path, finished: Finished) -> None:
+    longer = configured(finished.config.data.model_dump(), training={"max_steps": 15, "validate_every": 15})
+    outcome = train(longer, copied, resume=True)
+    assert outcome.state.step == 15
+    assert outcome.run.config() == longer
+    info = outcome.run.info()
+    assert (info["training"]["steps"], info["training"]["averaged_steps"]) == (15, [10, 15])
+    assert [record["step"] for record in outcome.run.metrics() if "valid_loss" in record] == [5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("model", "d_model", 32),
+        ("model", "dropout", 0.2),
+        ("tokenizer", "vocab_size", 80),
+        ("training", "seed", 2),
+        ("training", "batch_tokens", 700),
+        ("data", "max_source_length", 99),
+    ],
+)
+def test_resuming_another_configuration_is_refused_by_the_name_of_the_field(
+    copied: Path, finished: Finished, section: str, name: str, value: object
+) -> None:
+    before = snapshot(copied)
+    changed = configured(finished.config.data.model_dump(), **{section: {name: value}})
+    fails(RunError, rf"--resume: {section}\.{name} = {value}, but this run began with", lambda: train(
+        changed, copied, resume=True
+    ))  # fmt: skip
+    assert snapshot(copied) == before
+
+
+def test_resuming_with_another_corpus_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    corpus = write_sides(tmp_path, "train", TRAIN)
+    train(configured(corpus, training={"max_steps": 2}), tmp_path / "run")
+    before = snapshot(tmp_path / "run")
+    write_sides(tmp_path, "train", TRAIN[:-1])
+    longer = configured(corpus, training={"max_steps": 4})
+    fails(TrainingError, "the corpus is not the one", lambda: train(longer, tmp_path / "run", resume=True))
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_there_must_be_a_run_to_resume(tmp_path: Path, data: dict[str, str]) -> None:
+    fails(RunError, "no such run folder", lambda: train(configured(data), tmp_path / "absent", resume=True))
+    (tmp_path / "empty").mkdir()
+    fails(RunError, "not a run folder", lambda: train(configured(data), tmp_path / "empty", resume=True))

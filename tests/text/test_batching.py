@@ -1,0 +1,263 @@
+"""Batches: which pairs are together, in which order, and how they are laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from seq2seq.text.batching import (
+    Batch,
+    Indices,
+    Lengths,
+    collate,
+    in_order,
+    pad,
+    padding_share,
+    plan_epoch,
+    updates,
+)
+from seq2seq.text.tokenizer import BOS, EOS, PAD
+
+
+@dataclass
+class Pairs:
+    """Encoded pairs in memory."""
+
+    rows: list[tuple[list[int], list[int]]]
+
+    @property
+    def source_lengths(self) -> Lengths:
+        return np.array([len(source) for source, _ in self.rows], dtype=np.int32)
+
+    @property
+    def target_lengths(self) -> Lengths:
+        return np.array([len(target) for _, target in self.rows], dtype=np.int32)
+
+    def source(self, index: int) -> NDArray[np.int32]:
+        return np.array(self.rows[index][0], dtype=np.int32)
+
+    def target(self, index: int) -> NDArray[np.int32]:
+        return np.array(self.rows[index][1], dtype=np.int32)
+
+
+def lengths_of(pairs: list[tuple[int, int]]) -> tuple[Lengths, Lengths]:
+    source, target = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+    return source, target
+
+
+def plans_equal(one: list[Indices], other: list[Indices]) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+properties = settings(deadline=None, max_examples=100)
+length_pairs = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=80).map(lengths_of)
+seeds = st.integers(0, 2**31 - 1)
+pieces = st.lists(st.integers(4, 99), max_size=7)
+some_pairs = st.lists(st.tuples(pieces, pieces), min_size=1, max_size=6).map(Pairs)
+
+
+# The plan of an epoch
+
+
+@properties
+@given(lengths=length_pairs, budget=st.integers(1, 300), seed=seeds, epoch=st.integers(0, 10_000))
+def test_every_pair_is_in_exactly_one_micro_batch(
+    lengths: tuple[Lengths, Lengths], budget: int, seed: int, epoch: int
+) -> None:
+    plan = plan_epoch(*lengths, budget, seed=seed, epoch=epoch)
+    assert all(len(indices) for indices in plan)
+    assert sorted(int(i) for indices in plan for i in indices) == list(range(len(lengths[0])))
+
+
+@properties
+@given(lengths=length_pairs, budget=st.integers(1, 300))
+def test_micro_batches_keep_to_their_tokens_or_are_one_pair(lengths: tuple[Lengths, Lengths], budget: int) -> None:
+    source, target = lengths
+    for indices in plan_epoch(source, target, budget, seed=1, epoch=0):
+        if len(indices) > 1:
+            assert len(indices) * (int(target[indices].max()) + 1) <= budget
+            assert len(indices) * (int(source[indices].max()) + 1) <= 2 * budget
+
+
+def test_a_pair_longer_than_the_budget_is_a_batch_of_its_own() -> None:
+    source, target = lengths_of([(3, 3), (3, 1000), (1000, 3), (3, 3)])
+    plan = plan_epoch(source, target, 20, seed=1, epoch=0)
+    assert {1} in [set(indices.tolist()) for indices in plan]
+    assert {2} in [set(indices.tolist()) for indices in plan]
+
+
+def test_batches_are_filled_as_far_as_they_go() -> None:
+    source, target = lengths_of([(9, 9)] * 100)
+    assert {len(indices) for indices in plan_epoch(source, target, 100, seed=1, epoch=0)} == {10}
+
+
+@properties
+@given(lengths=length_pairs, budget=st.integers(1, 300), seed=seeds, epoch=st.integers(0, 100))
+def test_the_plan_is_a_function_of_seed_and_epoch(
+    lengths: tuple[Lengths, Lengths], budget: int, seed: int, epoch: int
+) -> None:
+    np.random.seed(0)
+    plan = plan_epoch(*lengths, budget, seed=seed, epoch=epoch)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert plans_equal(plan, plan_epoch(*lengths, budget, seed=seed, epoch=epoch))
+
+
+@properties
+@given(seed=seeds, epoch=st.integers(0, 1000), other=st.tuples(seeds, st.integers(0, 1000)))
+def test_other_seeds_and_epochs_shuffle_otherwise(seed: int, epoch: int, other: tuple[int, int]) -> None:
+    lengths = lengths_of([(n % 7 + 1, n % 5 + 1) for n in range(200)])
+    plan = plan_epoch(*lengths, 30, seed=seed, epoch=epoch)
+    assert plans_equal(plan, plan_epoch(*lengths, 30, seed=other[0], epoch=other[1])) == (other == (seed, epoch))
+    later = plan_epoch(*lengths, 30, seed=seed, epoch=epoch + 1)
+    # Not only their order: sentences meet others, too.
+    assert {frozenset(indices.tolist()) for indices in plan} != {frozenset(indices.tolist()) for indices in later}
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(0, 400), budget=st.integers(100, 1500), seed=seeds)
+def test_all_epochs_have_the_same_number_of_batches(count: int, budget: int, seed: int) -> None:
+    """The number of steps in so many epochs is known beforehand."""
+    random = np.random.default_rng(seed)
+    target = np.clip(random.lognormal(2.6, 0.6, count), 1, 200).astype(np.int32)
+    lengths = np.clip(target * random.lognormal(0.0, 0.4, count), 1, 200).astype(np.int32), target
+    counts = {len(plan_epoch(*lengths, budget, seed=seed, epoch=epoch)) for epoch in range(4)}
+    assert len(counts) == 1
+
+
+def test_batches_do_not_come_in_the_order_of_their_lengths() -> None:
+    _, target = lengths = lengths_of([(n, n) for n in range(1, 201)])
+    longest = [int(target[indices].max()) for indices in plan_epoch(*lengths, 400, seed=1, epoch=0)]
+    assert longest not in (sorted(longest), sorted(longest, reverse=True))
+
+
+def test_sentences_of_the_lengths_of_multi30k_need_little_padding() -> None:
+    """Captions of about 13 pieces, source and target lengths correlated, as in Multi30k."""
+    random = np.random.default_rng(0)
+    target = np.clip(random.lognormal(2.6, 0.35, 29_000), 3, 60).astype(np.int32)
+    source = np.clip(target * random.lognormal(0.0, 0.2, 29_000), 3, 60).astype(np.int32)
+    plan = plan_epoch(source, target, 4096, seed=1, epoch=0)
+    assert padding_share(plan, target) < 0.10
+    assert padding_share(plan, source) < 0.15
+
+
+@properties
+@given(lengths=length_pairs.filter(lambda lengths: len(lengths[0]) > 0), budget=st.integers(1, 300))
+def test_the_padding_share_is_what_collating_shows(lengths: tuple[Lengths, Lengths], budget: int) -> None:
+    pairs = Pairs([([5] * int(source), [6] * int(target)) for source, target in zip(*lengths, strict=True)])
+    plan = plan_epoch(*lengths, budget, seed=1, epoch=0)
+    batches = [collate(pairs, indices) for indices in plan]
+    for share, side in (
+        (padding_share(plan, lengths[0]), [batch.source for batch in batches]),
+        (padding_share(plan, lengths[1]), [batch.target_output for batch in batches]),
+    ):
+        padded, padding = sum(ids.numel() for ids in side), sum(int((ids == PAD).sum()) for ids in side)
+        assert share == pytest.approx(padding / padded)
+
+
+def test_nothing_is_no_padding() -> None:
+    assert padding_share([], np.zeros(0, np.int32)) == 0.0
+    assert plan_epoch(np.zeros(0, np.int32), np.zeros(0, np.int32), 10, seed=1, epoch=0) == []
+
+
+# Updates
+
+
+@properties
+@given(count=st.integers(0, 40), accumulate=st.integers(1, 5), num_ranks=st.integers(1, 4))
+def test_ranks_partition_the_plan_with_the_same_number_of_updates(count: int, accumulate: int, num_ranks: int) -> None:
+    plan = [np.array([i], dtype=np.int64) for i in range(count)]
+    by_rank = [updates(plan, accumulate=accumulate, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    assert len({len(own) for own in by_rank}) == 1
+    for number, together in enumerate(zip(*by_rank, strict=True)):
+        # An update takes the next micro-batches of the plan, whatever the number of ranks that share them.
+        first = number * accumulate * num_ranks
+        taken = sorted(int(indices[0]) for own in together for indices in own)
+        assert taken == list(range(first, min(first + accumulate * num_ranks, count)))
+        assert all(len(own) <= accumulate for own in together)
+
+
+def test_as_many_ranks_as_micro_batches_make_the_same_updates() -> None:
+    lengths = lengths_of([(n % 9, n % 11) for n in range(150)])
+    plan = plan_epoch(*lengths, 40, seed=3, epoch=2)
+    alone = updates(plan, accumulate=4)
+    shared = [updates(plan, accumulate=2, rank=rank, num_ranks=2) for rank in (0, 1)]
+    for update, one, other in zip(alone, *shared, strict=True):
+        assert {id(indices) for indices in update} == {id(indices) for indices in one + other}
+
+
+# Batches
+
+
+def test_a_batch_is_laid_out_as_the_decoder_needs_it() -> None:
+    pairs = Pairs([([10, 11, 12], [20]), ([13], [21, 22]), ([], [])])
+    batch = collate(pairs, np.array([1, 0, 2]))
+    assert batch.source.tolist() == [[13, EOS, PAD, PAD], [10, 11, 12, EOS], [EOS, PAD, PAD, PAD]]
+    assert batch.target_input.tolist() == [[BOS, 21, 22], [BOS, 20, PAD], [BOS, PAD, PAD]]
+    assert batch.target_output.tolist() == [[21, 22, EOS], [20, EOS, PAD], [EOS, PAD, PAD]]
+    assert batch.tokens.tolist() == [0, 1, 2, 3, 4, 6]
+    assert (batch.num_source_tokens, batch.num_target_tokens) == (7, 6)
+    assert {ids.dtype for ids in (batch.source, batch.target_input, batch.target_output, batch.tokens)} == {torch.int64}
+
+
+def without_padding(ids: torch.Tensor) -> list[list[int]]:
+    rows: list[list[int]] = []
+    for row in ids.tolist():
+        real = [piece for piece in row if piece != PAD]
+        assert row == real + [PAD] * (len(row) - len(real)), "padding stands at the end"
+        rows.append(real)
+    return rows
+
+
+@properties
+@given(pairs=some_pairs, data=st.data())
+def test_batches_hold_their_pairs(pairs: Pairs, data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(pairs.rows))))
+    chosen = [pairs.rows[i] for i in order]
+    batch = collate(pairs, np.array(order))
+    assert without_padding(batch.source) == [[*source, EOS] for source, _ in chosen]
+    assert without_padding(batch.target_input) == [[BOS, *target] for _, target in chosen]
+    assert without_padding(batch.target_output) == [[*target, EOS] for _, target in chosen]
+    assert batch.source.shape[1] == max(len(source) for source, _ in chosen) + 1
+    assert batch.target_input.shape == batch.target_output.shape
+    assert batch.target_output.flatten()[batch.tokens].tolist() == [
+        piece for _, target in chosen for piece in (*target, EOS)
+    ]
+    assert batch.num_target_tokens == sum(len(target) + 1 for _, target in chosen)
+    assert batch.num_source_tokens == sum(len(source) + 1 for source, _ in chosen)
+    # The input is the output shifted right (section 3.1).
+    inner = batch.target_input[:, 1:] != PAD
+    assert torch.equal(batch.target_input[:, 1:][inner], batch.target_output[:, :-1][inner])
+
+
+def test_padding_puts_special_ids_only_where_asked() -> None:
+    sequences = [np.array([7, 8], dtype=np.int32), np.array([9], dtype=np.int32)]
+    assert pad(sequences).tolist() == [[7, 8], [9, PAD]]
+    assert pad(sequences, start=BOS, end=EOS).tolist() == [[BOS, 7, 8, EOS], [BOS, 9, EOS, PAD]]
+
+
+def test_a_batch_stays_where_it_is_on_the_cpu() -> None:
+    batch = collate(Pairs([([4], [5])]), np.array([0]))
+    assert batch.to(torch.device("cpu")) is batch
+
+
+@properties
+@given(pairs=some_pairs, budget=st.integers(1, 30))
+def test_validation_sees_every_pair_once_and_always_in_the_same_order(pairs: Pairs, budget: int) -> None:
+    batches: list[Batch] = list(in_order(pairs, budget))
+    seen = [
+        (tuple(source), tuple(target))
+        for batch in batches
+        for source, target in zip(
+            without_padding(batch.source), without_padding(batch.target_output), strict=True
+        )
+    ]  # fmt: skip
+    assert sorted(seen) == sorted(((*source, EOS), (*target, EOS)) for source, target in pairs.rows)
+    for one, again in zip(batches, in_order(pairs, budget), strict=True):
+        assert torch.equal(one.source, again.source) and torch.equal(one.target_output, again.target_output)

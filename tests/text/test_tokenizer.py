@@ -1,0 +1,310 @@
+"""Learning SentencePiece models, reading them back, and refusing those that do not fit."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import seq2seq.text.tokenizer as tokenizer_module
+from seq2seq.config import ConfigError, TokenizerConfig, build_config
+from seq2seq.errors import UserError
+from seq2seq.text.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, TokenizerError, read_model
+
+Algorithm = Literal["bpe", "unigram"]
+
+ALPHABET = "abcdeghiklmnorstuvABDKMäöüÄÖÜßéØ0123456789.,!?-'"
+
+
+def corpus(seed: int, count: int = 300) -> list[str]:
+    """Lines of made-up words that hold every character of ALPHABET, with case, diacritics and digits."""
+    random_ = random.Random(seed)
+    words = ["".join(random_.choices(ALPHABET, k=random_.randint(1, 8))) for _ in range(60)]
+    return [" ".join(random_.choices(words, k=random_.randint(2, 9))) for _ in range(count)] + [ALPHABET]
+
+
+SOURCES, TARGETS = corpus(1), corpus(2)
+
+
+def learn(
+    sources: list[str] = SOURCES,
+    targets: list[str] = TARGETS,
+    *,
+    algorithm: Algorithm = "bpe",
+    vocab_size: int = 200,
+    shared: bool = True,
+    byte_fallback: bool = False,
+    seed: int = 1,
+) -> Tokenizer:
+    config = TokenizerConfig(
+        algorithm=algorithm, vocab_size=vocab_size, shared=shared, byte_fallback=byte_fallback, max_sentences=1000
+    )
+    return Tokenizer.learn(config, sources, targets, seed=seed)
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return learn(algorithm=request.param)
+
+
+@pytest.fixture(scope="module")
+def separate() -> Tokenizer:
+    return learn(shared=False)
+
+
+@pytest.fixture(scope="module")
+def with_bytes() -> Tokenizer:
+    return learn(vocab_size=400, byte_fallback=True)
+
+
+def foreign_model(*, pad: int = 3, unk: int = 0, bos: int = 1, eos: int = 2) -> bytes:
+    """A model with SentencePiece's own special ids, unless told otherwise."""
+    output = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SOURCES), model_writer=output, model_type="bpe", vocab_size=120,
+        pad_id=pad, unk_id=unk, bos_id=bos, eos_id=eos, minloglevel=2,
+    )  # fmt: skip
+    return output.getvalue()
+
+
+def fails(pattern: str, work: Callable[[], object]) -> str:
+    """The message of the TokenizerError that `work` raises: one line that matches."""
+    with pytest.raises(TokenizerError, match=pattern) as caught:
+        work()
+    assert isinstance(caught.value, UserError)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Text to pieces and back
+
+
+def test_special_ids_are_pad_unk_bos_eos(tokenizer: Tokenizer, separate: Tokenizer) -> None:
+    assert (PAD, UNK, BOS, EOS) == (0, 1, 2, 3)
+    for processor in (tokenizer.source, tokenizer.target, separate.source, separate.target):
+        ids = processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id()
+        assert ids == (0, 1, 2, 3)
+
+
+sentences = st.lists(st.text(ALPHABET, min_size=1, max_size=10), min_size=0, max_size=8).map(" ".join)
+
+
+@settings(deadline=None)
+@given(lines=st.lists(sentences, max_size=5))
+def test_decoding_gives_back_what_was_encoded(tokenizer: Tokenizer, lines: list[str]) -> None:
+    """Case and diacritics included: nothing is normalised unless configured."""
+    assert tokenizer.decode(tokenizer.encode_target(lines)) == lines
+
+
+@settings(deadline=None)
+@given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_encoding_any_text_gives_pieces_of_the_vocabulary_and_no_control_ids(tokenizer: Tokenizer, line: str) -> None:
+    (ids,) = tokenizer.encode_source([line])
+    assert all(type(i) is int and i < tokenizer.source_vocab_size for i in ids)
+    assert not {PAD, BOS, EOS} & set(ids)
+
+
+@settings(deadline=None)
+@given(line=st.text(st.characters(categories=["L", "N", "P"], exclude_characters="▁"), max_size=12))
+def test_with_byte_fallback_every_word_comes_back(with_bytes: Tokenizer, line: str) -> None:
+    (ids,) = with_bytes.encode_target([line])
+    assert UNK not in ids
+    assert with_bytes.decode([ids]) == [line]
+
+
+def test_a_line_encodes_the_same_alone_as_among_others(tokenizer: Tokenizer) -> None:
+    together = tokenizer.encode_source(SOURCES[:20])
+    assert together == [tokenizer.encode_source([line])[0] for line in SOURCES[:20]]
+    assert tokenizer.encode_source([]) == []
+
+
+def test_surrounding_and_repeated_spaces_do_not_matter(tokenizer: Tokenizer) -> None:
+    plain, spaced = tokenizer.encode_source(["ab cd", "  ab   cd "])
+    assert plain == spaced
+
+
+def test_half_a_character_is_unknown_text(tokenizer: Tokenizer) -> None:
+    broken, marked = tokenizer.encode_source(["ab\ud800", "ab?"])
+    assert broken == marked
+
+
+def test_special_ids_vanish_when_decoding_and_the_unknown_piece_shows(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode_target(["ab cd"])
+    assert tokenizer.decode([[BOS, *ids, EOS, PAD, PAD], [], [EOS]]) == ["ab cd", "", ""]
+    assert "⁇" in tokenizer.decode([[*ids, UNK]])[0]
+    assert tokenizer.decode([]) == []
+
+
+def test_pieces_are_written_as_in_the_model(tokenizer: Tokenizer, separate: Tokenizer) -> None:
+    line = SOURCES[0]
+    for written in (
+        tokenizer.source_pieces(tokenizer.encode_source([line])[0]),
+        separate.source_pieces(separate.encode_source([line])[0]),
+        separate.target_pieces(separate.encode_target([line])[0]),
+    ):
+        assert "".join(written) == "▁" + line.replace(" ", "▁")
+
+
+# Learning
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_the_vocabulary_size_is_reached_where_the_text_allows(algorithm: Algorithm) -> None:
+    learned = learn(algorithm=algorithm, vocab_size=90)
+    assert learned.source_vocab_size == learned.target_vocab_size == 90
+    separate = learn(SOURCES, ["ab ba"], algorithm=algorithm, vocab_size=90, shared=False)
+    assert separate.source_vocab_size == 90 > separate.target_vocab_size
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_the_vocabulary_size_is_a_ceiling(algorithm: Algorithm) -> None:
+    small = learn(["ein Hund", "eine Katze"], ["a dog", "a cat"], algorithm=algorithm, vocab_size=8000)
+    assert 4 < small.source_vocab_size < 100
+    assert small.decode(small.encode_target(["a Hund"])) == ["a Hund"]
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_learning_is_a_function_of_text_and_seed(algorithm: Algorithm, shared: bool) -> None:
+    one, again = (learn(algorithm=algorithm, shared=shared, vocab_size=150, seed=7) for _ in range(2))
+    assert one.files() == again.files()
+    other = learn(TARGETS, corpus(3), algorithm=algorithm, shared=shared, vocab_size=150, seed=7)
+    assert other.files() != one.files()
+
+
+def test_learning_reads_streams_once() -> None:
+    config = TokenizerConfig(vocab_size=200, max_sentences=1000)
+    streamed = Tokenizer.learn(config, iter(SOURCES), iter(TARGETS), seed=1)
+    assert streamed.content_hash() == learn().content_hash()
+
+
+def test_a_shared_model_learns_from_both_sides_and_separate_ones_from_their_own() -> None:
+    latin, greek = ["abab ab", "ba bab"] * 20, ["γδ δγ", "δδ γγ"] * 20
+    shared = learn(latin, greek)
+    assert shared.shared and shared.source is shared.target
+    assert UNK not in shared.encode_source(["ab γδ"])[0]
+    separate = learn(latin, greek, shared=False)
+    assert not separate.shared
+    assert UNK not in separate.encode_source(["ab"])[0] + separate.encode_target(["γδ"])[0]
+    assert UNK in separate.encode_source(["γ"])[0] and UNK in separate.encode_target(["a"])[0]
+
+
+def test_normalisation_happens_only_when_configured() -> None:
+    config = TokenizerConfig(vocab_size=200, normalization="nmt_nfkc_cf", max_sentences=1000)
+    folded = Tokenizer.learn(config, SOURCES, TARGETS, seed=1)
+    assert folded.decode(folded.encode_target(["ÄB １"])) == ["äb 1"]
+
+
+def test_a_nul_in_the_text_does_not_stop_learning() -> None:
+    assert learn(["ein\0 Hund", "\0"], ["a\0dog", "x"]).source_vocab_size > 4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("lines", [[], ["", " ", "\t \u2028"], ["\0"], ["▁"]])
+def test_text_without_a_character_is_told(lines: list[str], shared: bool) -> None:
+    fails("no text", lambda: learn(lines, lines, shared=shared))
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_vocabulary_smaller_than_the_alphabet_names_the_field(algorithm: Algorithm) -> None:
+    message = fails(r"tokenizer\.vocab_size = 20 ", lambda: learn(algorithm=algorithm, vocab_size=20))
+    assert "raise it" in message and "tokenizer.character_coverage" in message
+
+
+def test_a_sample_smaller_than_sentencepiece_takes_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.max_sentences = 100"):
+        build_config({"tokenizer": {"max_sentences": 100}})
+    sampled = Tokenizer.learn(TokenizerConfig(vocab_size=150, max_sentences=101), SOURCES, TARGETS, seed=1)
+    assert sampled.source_vocab_size > 4
+
+
+# Files
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_files_load_back_to_an_equal_tokenizer(tmp_path: Path, shared: bool) -> None:
+    saved = learn(shared=shared, vocab_size=150)
+    assert set(saved.files()) == ({"tokenizer.model"} if shared else {"source.model", "target.model"})
+    for name, content in saved.files().items():
+        (tmp_path / name).write_bytes(content)
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.shared == shared
+    assert loaded.files() == saved.files()
+    assert loaded.content_hash() == saved.content_hash()
+    assert loaded.encode_source(SOURCES) == saved.encode_source(SOURCES)
+    assert loaded.encode_target(TARGETS) == saved.encode_target(TARGETS)
+
+
+def test_content_hashes_are_equal_exactly_where_models_are(separate: Tokenizer) -> None:
+    a, b = separate.source_bytes, separate.target_bytes
+    variants = [(a, None), (b, None), (a, b), (b, a), (a, a), (b, b)]
+    hashes = [Tokenizer(source, target).content_hash() for source, target in variants]
+    assert len(set(hashes)) == len(variants)
+    assert hashes == [Tokenizer(bytes(source), target).content_hash() for source, target in variants]
+    assert all(len(digits) == 64 for digits in hashes)
+
+
+def test_existing_models_are_used_instead_of_learning(tmp_path: Path, separate: Tokenizer) -> None:
+    source, target = tmp_path / "s.model", tmp_path / "t.model"
+    source.write_bytes(separate.source_bytes)
+    target.write_bytes(separate.target_bytes)
+    one = Tokenizer.learn(TokenizerConfig(source_model=str(source)), [], [], seed=1)
+    assert one.files() == {"tokenizer.model": separate.source_bytes}
+    config = TokenizerConfig(source_model=str(source), target_model=str(target), shared=False)
+    assert Tokenizer.learn(config, [], [], seed=1).files() == separate.files()
+
+
+@pytest.mark.parametrize("ids", [{}, {"pad": 0, "unk": 1, "bos": 3, "eos": 2}, {"pad": -1, "unk": 0}])
+def test_a_model_with_other_special_ids_is_refused_with_the_remedy(tmp_path: Path, ids: dict[str, int]) -> None:
+    path = tmp_path / "foreign.model"
+    path.write_bytes(foreign_model(**ids))
+    config = TokenizerConfig(source_model=str(path))
+    message = fails(r"needs \(0, 1, 2, 3\)", lambda: Tokenizer.learn(config, [], [], seed=1))
+    assert message.startswith(f"{path}: ")
+    assert "--pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3" in message
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "zeros"])
+def test_a_damaged_model_is_named(tmp_path: Path, separate: Tokenizer, damage: str) -> None:
+    good = separate.source_bytes
+    bad = {"empty": b"", "cut": good[:-7], "text": b"not a model", "zeros": bytes(100)}[damage]
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "tokenizer.model").write_bytes(bad)
+    fails(f"{shared}/tokenizer.model: not a SentencePiece model, or a damaged one", lambda: Tokenizer.load(shared))
+    for side, other in (("source", "target"), ("target", "source")):
+        folder = tmp_path / side
+        folder.mkdir()
+        (folder / f"{side}.model").write_bytes(bad)
+        (folder / f"{other}.model").write_bytes(good)
+        fails(f"{folder}/{side}.model: not a Sent", lambda at=folder: Tokenizer.load(at))
+        config = TokenizerConfig(
+            source_model=str(folder / "source.model"), target_model=str(folder / "target.model"), shared=False
+        )
+        fails(f"{folder}/{side}.model: not a Sent", lambda given=config: Tokenizer.learn(given, [], [], seed=1))
+
+
+def test_a_missing_model_is_named(tmp_path: Path, separate: Tokenizer) -> None:
+    fails(f"{tmp_path}/tokenizer.model: .*cannot be read: No such file", lambda: Tokenizer.load(tmp_path))
+    (tmp_path / "source.model").write_bytes(separate.source_bytes)
+    fails(f"{tmp_path}/target.model: .*cannot be read: No such file", lambda: Tokenizer.load(tmp_path))
+    config = TokenizerConfig(source_model=str(tmp_path / "absent.model"))
+    fails("absent.model: .*cannot be read", lambda: Tokenizer.learn(config, [], [], seed=1))
+    fails("cannot be read: Is a directory", lambda: read_model(tmp_path))
+
+
+def test_an_oversized_model_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_module, "MAX_MODEL_BYTES", 1000)
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(bytes(1000))
+    assert read_model(path) == bytes(1000)
+    path.write_bytes(bytes(1001))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("an oversized file was read"))
+    fails(f"{path}: 1,001 bytes is too large", lambda: Tokenizer.load(tmp_path))
