@@ -102,9 +102,9 @@ def train(
     Interrupted where `stop` asked for an end; then the run can be resumed.
     """
     _check_end(config)
+    device = choose_device(config.training.device)
     run = _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
     threads = set_up_cpu(config.training.num_threads)
-    device = choose_device(config.training.device)
     try:
         corpora = _prepare(config, run, observer, resume=resume)
     except BaseException:

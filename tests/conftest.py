@@ -43,15 +43,25 @@ class Result:
         return self.stderr.decode("utf-8")
 
 
-def run_in_process(*arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None) -> Result:
-    """`seq2seq ARGUMENTS` without the seconds that a new process needs to import torch."""
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def run_in_process(
+    *arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None, terminal: bool = False
+) -> Result:
+    """`seq2seq ARGUMENTS` without the seconds that a new process needs to import torch.
+
+    terminal: standard input is one; what the user types is then to be had from a patched `input`.
+    """
     threads = _torch_threads()
     before = os.getcwd()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     streams, argv = (sys.stdin, sys.stdout, sys.stderr), sys.argv
     out, err = io.BytesIO(), io.BytesIO()
     sys.argv = ["seq2seq", *map(str, arguments)]
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), encoding="ascii")
+    sys.stdin = (Terminal if terminal else io.TextIOWrapper)(io.BufferedReader(io.BytesIO(stdin)), encoding="ascii")
     # As narrow as the narrowest locale: the program must see to it that German comes out.
     sys.stdout = io.TextIOWrapper(out, encoding="ascii")
     sys.stderr = io.TextIOWrapper(err, encoding="ascii", errors="backslashreplace")
@@ -63,8 +73,9 @@ def run_in_process(*arguments: str | Path, stdin: bytes = b"", cwd: Path | None 
     except SystemExit as stop:
         code = stop.code
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            stream.detach()  # or it closes the bytes with it
         sys.stdin, sys.stdout, sys.stderr = streams
         sys.argv = argv
         os.chdir(before)

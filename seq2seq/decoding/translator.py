@@ -176,7 +176,7 @@ class Translator:
         longest, field = self.config.max_source_length, "decoding.max_source_length"
         if self._longest_output() - 1 < longest:
             longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
-        encoded = self.tokenizer.encode_source(lines)
+        encoded = self.tokenizer.encode_source([line if line.strip() else "" for line in lines])
         for number, pieces in enumerate(encoded, start + 1):
             if len(pieces) > longest:
                 self.warn(f"line {number} has {len(pieces):,} pieces; it is cut to the first {longest:,} ({field})")

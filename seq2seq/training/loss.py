@@ -5,8 +5,8 @@ a chunk of tokens at a time, and the gradient is computed in the same pass. The 
 
 With states h [N, D], output matrix W [V, D], p = softmax(h W^T) and the smoothed target distribution
 q = epsilon / V + (1 - epsilon) onehot(target), the loss is -sum q log p and its gradient by the logits p - q. The
-constant part of q is a matrix of rank one, so its share of both gradients is a vector that is added once: the [chunk, V]
-tensor is written by the softmax, corrected at one place a row, and read by two matrix products, nothing more.
+constant part of q is a matrix of rank one, so its share of both gradients is a vector that is added once: the
+[chunk, V] tensor is written by the softmax, corrected at one place a row, and read by two matrix products, no more.
 """
 
 from __future__ import annotations

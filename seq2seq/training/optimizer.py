@@ -21,7 +21,7 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int 
     # A run shorter than its warm-up still has to reach the peak: warm up for at most half of it.
     warmup = config.warmup_steps if horizon is None else max(1, min(config.warmup_steps, horizon // 2))
     if step <= warmup:
-        return peak * step / warmup
+        return peak * (step / warmup)
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(warmup / step)
     if config.schedule == "constant":

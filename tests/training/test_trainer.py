@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,6 +264,19 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None
     first = train("first", 1)
     assert equal(train("again", 1), first)
     assert not equal(train("other seed", 2), first)
+
+
+def test_every_micro_batch_of_every_step_draws_its_own_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, seen = trainer_module.batch_losses, []
+
+    def batch_losses(model: Transformer, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+        seen.append(torch.get_rng_state())
+        return whole(model, batch, smoothing)
+
+    monkeypatch.setattr(trainer_module, "batch_losses", batch_losses)
+    trainer_for(tmp_path / "run", settings(max_steps=6, accumulate=2), model=tiny_model(dropout=0.3)).train()
+    assert len(seen) > 6
+    assert len({bytes(state.numpy()) for state in seen}) == len(seen)
 
 
 def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
@@ -762,4 +775,3 @@ def test_metrics_say_what_the_observer_hears(tmp_path: Path) -> None:
 def test_a_state_ignores_what_later_versions_may_add() -> None:
     state = TrainingState(step=3, epoch=1)
     assert TrainingState.from_dict({**vars(state), "unknown": 1}) == state
-    assert replace(state, step=4) != state

@@ -1,0 +1,756 @@
+"""The command line as a user meets it: what goes in, what comes out, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seq2seq import __version__, cli
+from seq2seq.decoding import translator as translator_module
+from seq2seq.decoding.translator import Options, Translator
+from seq2seq.run import Run
+
+Cli = Callable[..., Any]
+COMMANDS = ("train", "translate", "benchmark")
+ONE = ("--threads", "1")
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes as POSIX has them")
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_corpus: Path) -> list[str]:
+    return (tiny_corpus / "test.en").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_run: Any) -> Translator:
+    return Translator(tiny_run.path, num_threads=1)
+
+
+@pytest.fixture
+def translate(run_cli: Cli, tiny_run: Any) -> Cli:
+    """`seq2seq translate RUN ...` with lines, or bytes, on standard input."""
+
+    def run(*arguments: str | Path, lines: list[str] | None = None, stdin: bytes = b"", code: int = 0) -> Any:
+        given = stdin if lines is None else "".join(f"{line}\n" for line in lines).encode()
+        result = run_cli("translate", tiny_run.path, *arguments, *ONE, stdin=given)
+        assert result.code == code, result.err
+        return result
+
+    return run
+
+
+def one_line(result: Any, code: int, *parts: str) -> str:
+    """The one line on standard error of a command that failed, with all the parts in it and nothing on stdout."""
+    assert (result.code, result.out) == (code, ""), result
+    assert re.fullmatch(r"seq2seq: [^\n]+\n", result.err), result.err
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in result.err
+    return str(result.err)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+    """`seq2seq ARGUMENTS` as a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    program = "from seq2seq.cli import main; main()"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, **options)
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_the_help_of_every_command_has_an_example(run_cli: Cli, command: str, option: str) -> None:
+    result = run_cli(command, option)
+    assert (result.code, result.err) == (0, "")
+    assert f"Example: {'echo' if command == 'translate' else 'seq2seq ' + command}" in result.out
+    assert result.out.startswith(f"Usage: seq2seq {command} [OPTIONS]")
+    assert "[[" not in result.out  # of nested metavars such as [[FILE]...]...
+    assert " range>" not in result.out
+    assert "<list" not in result.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands_and_a_first_step(run_cli: Cli, arguments: list[str]) -> None:
+    result = run_cli(*arguments)
+    assert (result.code, result.err) == (0, "")
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z][^.]+\.$", result.out, re.MULTILINE)
+    assert "Start here: seq2seq train data/quickstart.toml" in result.out
+
+
+def test_the_version_is_shown(run_cli: Cli) -> None:
+    result = run_cli("--version")
+    assert (result.code, result.out, result.err) == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_in_the_examples_exist(run_cli: Cli, command: str) -> None:
+    usage, _, example = run_cli(command, "--help").out.partition("Example:")
+    for option in re.findall(r"--[a-z-]+", example):
+        assert re.search(rf"^ +(-\w, )?{option} ", usage, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--bogus"], ["No such option", "--bogus", "seq2seq --help"]),
+        (["tranlsate"], ["No such command", "'translate'", "seq2seq --help"]),
+        (["train", "--resum"], ["--resum", "--resume", "seq2seq train --help"]),
+        (["train", "a.toml", "b.toml"], ["extra argument", "b.toml"]),
+        (["train", "--set"], ["--set", "requires an argument"]),
+        (["translate"], ["Missing argument 'RUN'", "seq2seq translate --help"]),
+        (["translate", "x", "--beam-size", "four"], ["--beam-size", "valid integer", "'four'"]),
+        (["translate", "x", "--temperature", "hot"], ["--temperature", "'hot'"]),
+        (["benchmark"], ["Missing argument 'SYSTEM'"]),
+    ],
+)
+def test_arguments_that_make_no_sense_are_told_in_one_line(
+    run_cli: Cli, arguments: list[str], parts: list[str]
+) -> None:
+    one_line(run_cli(*arguments), 2, *parts)
+
+
+def test_a_defect_of_the_program_is_not_hidden(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("seq2seq.config.load_config", fail)
+    with pytest.raises(ZeroDivisionError):
+        run_cli("train", "recipe.toml")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "parts"),
+    [
+        (KeyboardInterrupt(), 130, ["interrupted"]),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/file"), 1, ["/x/file: No space left"]),
+        (OSError(errno.EIO, "Input/output error"), 1, ["Input/output error"]),
+        (MemoryError(), 1, ["out of memory", "training.batch_tokens"]),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, ["out of memory"]),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, ["out of memory"]),
+        (UnicodeEncodeError("ascii", "Übung.en", 0, 1, "ordinal not in range"), 1, ["'Übung.en'", "PYTHONUTF8=1"]),
+    ],
+)
+def test_what_the_machine_refuses_is_told_in_one_line(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, parts: list[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("seq2seq.config.load_config", fail)
+    one_line(run_cli("train", "recipe.toml"), code, *parts)
+
+
+# translate: text
+
+
+def test_as_many_lines_come_out_as_went_in_and_in_their_order(
+    translate: Cli, translator: Translator, sources: list[str]
+) -> None:
+    lines = [*sources, "", "   ", "\t", *sources[::-1]]
+    expected = [result.text for result in translator.translate(lines)]
+    result = translate(lines=lines)
+    assert result.lines == expected
+    assert expected[len(sources) : len(sources) + 3] == ["", "", ""]
+    assert expected == expected[::-1]  # each line is what it is, wherever it stands
+    assert len(set(expected)) > 5
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("stdin", "count"),
+    [
+        (b"", 0),
+        (b"\n", 1),
+        (b"the cat", 1),
+        (b"the cat\n", 1),
+        (b"the cat\n\n", 2),
+        (b"a\r\nb\r\n", 2),
+        (b"\n\nthe\n", 3),
+    ],
+)
+def test_a_last_line_may_lack_its_end(translate: Cli, stdin: bytes, count: int) -> None:
+    result = translate(stdin=stdin)
+    assert result.out.count("\n") == count
+    assert result.out.endswith("\n") or not count
+    assert b"\r" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "line", ["the\u2028cat\u0085sees\x0cthe dog", "日本語 🐈 the cat", "the ||| cat", "\ufeffcat\x00dog"]
+)
+def test_any_line_of_text_gives_one_line(translate: Cli, line: str) -> None:
+    assert len(translate(lines=[line, line]).lines) == 2
+
+
+def test_several_files_gzipped_or_not_and_standard_input_come_out_one_after_the_other(
+    translate: Cli, tmp_path: Path, sources: list[str]
+) -> None:
+    plain, packed = tmp_path / "a.en", tmp_path / "b.en.gz"
+    plain.write_text("\n".join(sources[:3]), encoding="utf-8")  # without a last line break: a line all the same
+    packed.write_bytes(gzip.compress("".join(f"{line}\n" for line in sources[3:6]).encode()))
+    expected = translate(lines=sources[:6] + sources[6:8] + sources[:3]).lines
+    assert translate(plain, packed, "-", plain, lines=sources[6:8]).lines == expected
+    assert translate(stdin=packed.read_bytes()).lines == expected[3:6]
+
+
+def test_german_comes_out_as_utf8_whatever_the_locale(translate: Cli) -> None:
+    # The streams that the tests hand to the program are ASCII ones.
+    result = translate("--format", "jsonl", lines=["große Tür 日本語"])
+    assert json.loads(result.out)["source"] == "große Tür 日本語"
+    assert "große Tür 日本語".encode() in result.stdout
+
+
+def test_n_best_gives_numbered_translations_best_first(
+    translate: Cli, translator: Translator, sources: list[str]
+) -> None:
+    rows = [line.split(" ||| ") for line in translate("--n-best", "3", lines=sources[:4]).lines]
+    assert [row[0] for row in rows] == [str(number) for number in range(4) for _ in range(3)]
+    expected = translator.translate(sources[:4], n_best=3)
+    assert [row[1] for row in rows] == [best.text for result in expected for best in result.hypotheses]
+    scores = [float(row[2]) for row in rows]
+    for number in range(4):
+        group = scores[3 * number : 3 * number + 3]
+        assert group == sorted(group, reverse=True)
+    assert [row[2] for row in rows] == [f"{best.score:.4f}" for result in expected for best in result.hypotheses]
+
+
+def test_jsonl_has_fields_of_the_right_types(translate: Cli, sources: list[str]) -> None:
+    lines = [sources[0], "", sources[1]]
+    plain = translate(lines=lines).lines
+    records = [json.loads(line) for line in translate("--format", "jsonl", lines=lines).lines]
+    assert [record["line"] for record in records] == [0, 1, 2]
+    assert [record["source"] for record in records] == lines
+    assert [record["translation"] for record in records] == plain
+    for record in records:
+        assert set(record) == {
+            "line", "source", "translation", "score", "log_probability", "pieces", "piece_log_probabilities",
+        }  # fmt: skip
+        assert isinstance(record["score"], float)
+        assert record["log_probability"] <= 0
+        assert all(isinstance(piece, str) for piece in record["pieces"])
+    first, empty, _ = records
+    # Every piece, and end-of-sentence where it was reached.
+    assert len(first["piece_log_probabilities"]) in (len(first["pieces"]), len(first["pieces"]) + 1)
+    assert math.isclose(sum(first["piece_log_probabilities"]), first["log_probability"], abs_tol=1e-4)
+    assert "".join(first["pieces"]).replace("▁", " ").strip() == first["translation"]
+    assert (empty["pieces"], empty["score"]) == ([], 0.0)
+
+
+def test_jsonl_with_n_best_has_all_hypotheses(translate: Cli, sources: list[str]) -> None:
+    (record,) = (json.loads(line) for line in translate("--format", "jsonl", "--n-best", "2", lines=sources[:1]).lines)
+    best, second = record["hypotheses"]
+    assert best == {name: value for name, value in record.items() if name in best}
+    assert best["score"] >= second["score"]
+    assert best["translation"] != second["translation"] or best["pieces"] != second["pieces"]
+
+
+def test_the_beam_size_and_length_penalty_reach_the_search(
+    translate: Cli, translator: Translator, sources: list[str]
+) -> None:
+    def scores(*arguments: str) -> list[float]:
+        return [json.loads(line)["score"] for line in translate("--format", "jsonl", *arguments, lines=sources).lines]
+
+    for beam_size, alpha in ((1, 0.0), (5, 1.5)):
+        expected = [
+            result.hypotheses[0].score
+            for result in translator.translate(sources, beam_size=beam_size, length_penalty=alpha)
+        ]
+        assert scores("--beam-size", str(beam_size), "--length-penalty", str(alpha)) == pytest.approx(
+            expected, abs=1e-5
+        )
+    assert scores() == scores("--beam-size", "3", "--length-penalty", "0.6")  # the run's own
+    assert scores("--beam-size", "1") != scores()
+
+
+def test_sampling_is_a_function_of_the_seed(translate: Cli, sources: list[str]) -> None:
+    def draw(*arguments: str) -> list[str]:
+        return list(translate("--sample", "--temperature", "1.5", *arguments, lines=sources).lines)
+
+    assert draw("--seed", "3") == draw("--seed", "3")
+    assert draw("--seed", "3") != draw("--seed", "4")
+    assert draw() == draw("--seed", "1")
+    assert draw("--seed", "3", "--top-k", "1") == translate("--beam-size", "1", lines=sources).lines
+    assert draw("--seed", "3", "--top-p", "0.000001") == translate("--beam-size", "1", lines=sources).lines
+
+
+def test_more_samples_than_the_beam_is_wide_can_be_drawn(translate: Cli, sources: list[str]) -> None:
+    assert len(translate("--sample", "--n-best", "7", lines=sources[:2]).lines) == 14
+
+
+# translate: what can go wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--n-best", "4"], ["n_best = 4", "beam_size = 3", "raise beam_size"]),
+        (["--n-best", "0"], ["n_best = 0", "at least 1"]),
+        (["--beam-size", "0"], ["beam_size = 0", "from 1"]),
+        (["--beam-size", "100000"], ["beam_size = 100000", "1000"]),
+        (["--length-penalty", "-1"], ["length_penalty = -1", "from 0"]),
+        (["--length-penalty", "nan"], ["length_penalty = nan"]),
+        (["--format", "xml"], ["--format xml", "text or jsonl"]),
+        (["--precision", "fp64"], ["--precision fp64", "fp32, bf16 or auto"]),
+        (["--threads", "-1"], ["threads = -1"]),
+        (["--temperature", "2"], ["--temperature", "--sample"]),
+        (["--top-k", "3"], ["--top-k", "--sample"]),
+        (["--sample", "--temperature", "0"], ["temperature = 0", "above 0"]),
+        (["--sample", "--top-p", "1.5"], ["top_p = 1.5", "at most 1"]),
+        (["--sample", "--top-k", "-1"], ["top_k = -1"]),
+        (["--sample", "--seed", "-1"], ["seed = -1"]),
+    ],
+)
+def test_options_out_of_range_are_named(run_cli: Cli, tiny_run: Any, arguments: list[str], parts: list[str]) -> None:
+    one_line(run_cli("translate", tiny_run.path, *ONE, *arguments, stdin=b"the cat\n"), 2, *parts)
+
+
+def test_runs_that_cannot_translate_are_named(run_cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    one_line(run_cli("translate", tmp_path / "none"), 1, "none: no such run folder", "seq2seq train")
+    one_line(run_cli("translate", tmp_path), 1, "not a run folder")
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(tiny_run.path, unfinished)
+    (unfinished / "model.json").unlink()
+    one_line(
+        run_cli("translate", unfinished), 1, "no finished model", "at step 100", f"--run-dir {unfinished} --resume"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stdin", "parts"),
+    [
+        (b"the cat\n\nthe d\xf6g\n", ["standard input, line 3: not UTF-8", "byte 6", "iconv"]),
+        (b"\x1f\x8bnot gzip at all", ["standard input, line 1", "gzip"]),
+        (b"x" * 1_100_000, ["standard input, line 1", "longer than 1,000,000 bytes"]),
+    ],
+)
+def test_input_that_is_no_text_is_named_by_its_line(translate: Cli, stdin: bytes, parts: list[str]) -> None:
+    one_line(translate(stdin=stdin, code=1), 1, *parts)
+
+
+def test_files_that_cannot_be_read_are_named(translate: Cli, tmp_path: Path) -> None:
+    one_line(translate(tmp_path / "none.en", code=1), 1, "none.en: no such file")
+    one_line(translate(tmp_path, code=1), 1, "is a folder")
+
+
+def test_an_overlong_line_is_cut_with_a_warning(
+    translate: Cli, tiny_run: Any, tmp_path: Path, run_cli: Cli, sources: list[str]
+) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(tiny_run.path, short)
+    text = (short / "config.toml").read_text(encoding="utf-8")
+    changed = re.sub(r"(\[decoding\][^\[]*max_source_length = )\d+", r"\g<1>6", text)
+    (short / "config.toml").write_text(changed, encoding="utf-8")
+    result = run_cli("translate", short, *ONE, stdin=f"cat\n{' '.join(sources)}\ndog\n".encode())
+    assert result.code == 0
+    assert len(result.lines) == 3
+    assert re.fullmatch(
+        r"seq2seq: line 2 has \d\d\d pieces; it is cut .*6 \(decoding.max_source_length\)\n", result.err
+    )
+
+
+# translate: streams
+
+
+def test_a_stream_is_read_a_window_at_a_time(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translator_module, "STREAM_LINES", 8)
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "the cat"
+
+    results = translator.stream(endless(), Options(beam_size=1))
+    assert read == 0
+    for number in range(20):
+        assert next(results).source == "the cat"
+        assert read == 8 * (number // 8 + 1)
+
+
+def test_windows_do_not_change_translations(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, sources: list[str]
+) -> None:
+    options = Options(sample=True, seed=5)
+    whole = [result.text for result in translator.stream(sources, options)]
+    monkeypatch.setattr(translator_module, "STREAM_LINES", 3)
+    assert [result.text for result in translator.stream(sources, options)] == whole
+
+
+def test_a_line_break_that_the_model_writes_does_not_break_the_line(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translator.tokenizer, "decode", lambda ids: ["eins\nzwei" for _ in ids])
+    assert translator.translate(["the cat"])[0].text == "eins zwei"
+
+
+@posix_only
+def test_translations_come_before_the_input_ends_and_a_reader_may_leave(tiny_run: Any) -> None:
+    process = start("translate", tiny_run.path, "--beam-size", "1", *ONE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"the cat\n" * (translator_module.STREAM_LINES + 1))
+    process.stdin.flush()
+    assert process.stdout.readline().endswith(b"\n")  # standard input is still open
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 0
+
+
+@posix_only
+def test_a_full_disk_behind_standard_output_is_told(tiny_run: Any) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from seq2seq.cli import main; main()", "--version"],
+            stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"seq2seq: No space left on device\n")
+
+
+def test_on_a_terminal_sentences_are_asked_for(
+    run_cli: Cli, tiny_run: Any, monkeypatch: pytest.MonkeyPatch, translator: Translator
+) -> None:
+    answers = iter(["the cat", "", "the dog"])
+
+    def ask(prompt: str) -> str:
+        assert prompt == ""  # standard output is no terminal here: nothing but translations goes there
+        try:
+            return next(answers)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", ask)
+    result = run_cli("translate", tiny_run.path, *ONE, terminal=True)
+    assert result.code == 0
+    assert result.lines == [best.text for best in translator.translate(["the cat", "", "the dog"])]
+    assert "Ctrl-D" in result.err
+
+
+# train
+
+
+def test_training_prints_the_score_examples_and_what_to_do_next(tiny_run: Any) -> None:
+    result = tiny_run.result
+    lines = result.lines
+    assert re.fullmatch(r"test BLEU \d+\.\d\d", lines[0])
+    for name in ("source", "translation", "reference"):
+        assert sum(line.startswith(f"{name} ") for line in lines) == 3
+    assert "The model is in runs/recipe. Next:" in lines
+    assert "training data: 300 pairs read, 300 kept" in result.err
+    assert "validation loss" in result.err
+    assert "\x1b" not in result.err
+
+
+@posix_only
+def test_the_next_commands_work_as_printed(tiny_run: Any, tmp_path: Path) -> None:
+    translate, benchmark = (line.strip() for line in tiny_run.result.lines[-2:])
+    assert translate.startswith("echo ")
+    program = tmp_path / "seq2seq"
+    program.write_text(f"#!{sys.executable}\nfrom seq2seq.cli import main\nmain()\n", encoding="utf-8")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        f"{translate} --threads 1 && {benchmark} --threads 1", shell=True, cwd=tiny_run.corpus, env=environment,
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = next(line for line in tiny_run.result.lines if line.startswith("translation "))
+    first, _, table = done.stdout.decode().partition("\n")
+    assert first == shown.removeprefix("translation ").strip()
+    # The same test set, the same path of scoring, the same number.
+    bleu = tiny_run.result.lines[0].removeprefix("test BLEU ")
+    assert re.search(rf"^runs/recipe +{re.escape(bleu)} \[", table, re.MULTILINE)
+
+
+def test_by_default_the_run_is_named_after_the_recipe(tiny_run: Any) -> None:
+    assert tiny_run.path == tiny_run.corpus / "runs" / "recipe"
+    assert Run.open(tiny_run.path).info()["training"]["steps"] == 100
+
+
+def test_a_trained_folder_holds_what_the_design_says_and_no_leftovers(tiny_run: Any) -> None:
+    names = {path.name for path in tiny_run.path.iterdir()}
+    assert names - {"curves.png"} == {
+        "config.toml", "tokenizer.model", "model.safetensors", "model.json", "checkpoints", "metrics.jsonl",
+        "training_sources.safetensors", "README.md",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def in_corpus(run_cli: Cli, tiny_corpus: Path) -> Cli:
+    """`seq2seq train ...` in the folder of the corpus, with a run folder that is new."""
+
+    def run(*arguments: str | Path) -> Any:
+        return run_cli("train", *arguments, cwd=tiny_corpus)
+
+    return run
+
+
+SIDES = ["--source", "train.en", "--target", "train.de"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        ([], 2, ["nothing to train on", "--source and --target"]),
+        (["--preset", "tiny"], 2, ["nothing to train on"]),
+        (["--source", "train.en"], 2, ["--source and --target belong together"]),
+        (["--valid-source", "train.en"], 2, ["--source and --target belong together"]),
+        ([*SIDES, "--valid-source", "valid.en"], 2, ["data.valid_target is missing"]),
+        (["recipe.toml", "--preset", "tinny"], 2, ["preset = 'tinny'", "tiny, base, big"]),
+        (["recipe.toml", "--set", "model.d_modle=3"], 2, ["model.d_modle", "'d_model'"]),
+        (["recipe.toml", "--set", "model.d_model"], 2, ["--set model.d_model", "section.key=value"]),
+        (["recipe.toml", "--set", "model.d_model=many"], 2, ["model.d_model = 'many'", "valid integer"]),
+        (["recipe.toml", "--resume", "--overwrite"], 2, ["--resume and --overwrite"]),
+        (["none.toml"], 2, ["none.toml: no such configuration file"]),
+        (["train.en"], 2, ["train.en: not valid TOML"]),
+        (SIDES, 2, ["nothing says when training ends", "training.max_steps", "--preset tiny"]),
+        (["recipe.toml", "--source", "none.en", "--target", "train.de"], 1, ["none.en: no such file"]),
+        (["recipe.toml", "--source", "train.en", "--target", "test.de"], 1, ["300 lines", "20", "same number"]),
+        (["recipe.toml", "--set", "tokenizer.vocab_size=16"], 1, ["tokenizer.vocab_size = 16", "raise it"]),
+        (["recipe.toml", "--set", "training.device=cuda"], 2, ["training.device", "auto"]),
+        (["recipe.toml", "--resume"], 1, ["no such run folder"]),
+        (["--resume"], 2, ["no such configuration file"]),
+    ],
+)
+def test_training_that_cannot_start_says_why_and_leaves_nothing(
+    in_corpus: Cli, tmp_path: Path, arguments: list[str], code: int, parts: list[str]
+) -> None:
+    import torch
+
+    if "training.device=cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    one_line(in_corpus(*arguments, "--run-dir", tmp_path / "new"), code, *parts)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_is_not_replaced_unasked(in_corpus: Cli, tiny_run: Any) -> None:
+    before = tree(tiny_run.path)
+    one_line(in_corpus("recipe.toml"), 1, "runs/recipe holds a run already", "--resume", "--overwrite")
+    assert tree(tiny_run.path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--source", "none.en", "--target", "train.de"],
+        ["--source", "train.en", "--target", "test.de"],
+        ["--set", "tokenizer.vocab_size=16"],
+        ["--set", "model.d_model=7"],
+        ["--set", "data.max_source_length=1"],
+    ],
+)
+def test_overwriting_a_run_by_one_that_cannot_start_leaves_it_as_it_was(
+    in_corpus: Cli, tiny_run: Any, arguments: list[str]
+) -> None:
+    before = tree(tiny_run.path)
+    result = in_corpus("recipe.toml", "--overwrite", *arguments)
+    assert result.code in (1, 2)
+    assert tree(tiny_run.path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--set", "model.d_ff=32"], ["model.d_ff = 32", "64", "--overwrite"]),
+        (["--set", "training.seed=2"], ["training.seed = 2"]),
+        (["--source", "test.en", "--target", "test.de"], ["data.source_language"]),
+    ],
+)
+def test_resuming_with_another_configuration_names_the_field(
+    in_corpus: Cli, tiny_run: Any, arguments: list[str], parts: list[str]
+) -> None:
+    before = tree(tiny_run.path)
+    one_line(in_corpus("recipe.toml", "--resume", *arguments), 1, "--resume: ", *parts)
+    assert tree(tiny_run.path) == before
+
+
+def test_a_finished_run_goes_on_with_more_steps_and_can_be_replaced(
+    in_corpus: Cli, tiny_run: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    more = in_corpus("recipe.toml", "--run-dir", path, "--resume", "--quiet", "--set", "training.max_steps=110")
+    assert more.code == 0, more.err
+    assert "resumed at step 100" in more.err
+    assert "tokens/s" not in more.err
+    assert Run(path).info()["training"]["steps"] == 110
+    (path / "notes.txt").write_text("mine", encoding="utf-8")
+    small = ["--set", "training.max_steps=5", "--set", "training.validate_every=5"]
+    sides = ["--source", "train.en", "--target", "train.de"]
+    anew = in_corpus("recipe.toml", "--run-dir", path, "--overwrite", *small, *sides)
+    assert anew.code == 0, anew.err
+    assert Run(path).info()["training"]["steps"] == 5
+    assert [checkpoint.step for checkpoint in Run(path).checkpoints()] == [5]
+    assert "test BLEU" not in anew.out  # files on the command line are the whole corpus: there is no test set
+    assert (path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_folder_named_corpus_beside_a_run_is_left_alone(in_corpus: Cli, tmp_path: Path) -> None:
+    mine = tmp_path / "corpus" / "train.text"
+    mine.parent.mkdir()
+    mine.write_text("mine", encoding="utf-8")
+    result = in_corpus("recipe.toml", "--run-dir", tmp_path, "--set", "training.max_steps=1")
+    assert result.code == 0, result.err
+    assert mine.read_text(encoding="utf-8") == "mine"
+
+
+@posix_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
+    tiny_corpus: Path, tmp_path: Path, run_cli: Cli, number: signal.Signals
+) -> None:
+    path = tmp_path / "a run"
+    process = start(
+        "train", "recipe.toml", "--run-dir", path, "--set", "training.max_steps=1000000",
+        "--set", "training.log_every=1", cwd=tiny_corpus,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(b"step 3/"):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (128 + number, b"")
+    assert b"Traceback" not in err
+    assert f"continue with: seq2seq train --run-dir '{path}' --resume" in err.decode()
+    checkpoint = Run.open(path).latest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.step >= 3
+    assert not Run(path).finished()
+    more = run_cli("train", "--run-dir", path, "--resume", "--set", f"training.max_steps={checkpoint.step + 2}")
+    assert more.code == 0, more.err
+    assert f"resumed at step {checkpoint.step}" in more.err
+    assert Run(path).info()["training"]["steps"] == checkpoint.step + 2
+
+
+def test_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    stopped: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        cli._stop_gently(stopped)
+        signal.raise_signal(signal.SIGTERM)
+        assert stopped == [signal.SIGTERM]
+        with pytest.raises(SystemExit, match="130"):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert capfd.readouterr().err.count("once more to stop at once") == 1
+
+
+@posix_only
+def test_a_locale_without_umlauts_can_read_recipes_and_show_german(tiny_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(tiny_corpus, folder, ignore=shutil.ignore_patterns("runs"))
+    recipe = (folder / "recipe.toml").read_text(encoding="utf-8").replace('"en"', '"Englisch für Anfänger"')
+    (folder / "recipe.toml").write_text(recipe, encoding="utf-8")
+    narrow = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "", "PYTHONCOERCECLOCALE": "0"}
+    process = start("train", "recipe.toml", "--set", "training.max_steps=3", cwd=folder, env=narrow)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    text = out.decode("utf-8")
+    assert any(letter in text for letter in "äöüß")
+    assert Run(folder / "runs/recipe").config().data.source_language == "Englisch für Anfänger"
+
+
+# benchmark
+
+
+@pytest.fixture
+def benchmark(run_cli: Cli, tiny_run: Any) -> Cli:
+    def run(*arguments: str | Path) -> Any:
+        return run_cli("benchmark", *arguments, *ONE, cwd=tiny_run.corpus)
+
+    return run
+
+
+TEST = ("--source", "test.en", "--reference", "test.de")
+
+
+def test_the_benchmark_shows_scores_signatures_overlap_and_writes_json(benchmark: Cli, tmp_path: Path) -> None:
+    result = benchmark("runs/recipe", "test.de", *TEST, "--json", tmp_path / "r.json", "--output", tmp_path / "texts")
+    assert result.code == 0, result.err
+    for part in ("BLEU", "chrF2", "TER", "sentences/s", "p against runs/recipe", "tok:13a", "version:2."):
+        assert part in result.out
+    assert re.search(r"^test\.de +100\.00 \[100\.00, 100\.00\]", result.out, re.MULTILINE)
+    assert re.search(r"^runs/recipe +2 of 20 +2 of 20$", result.out, re.MULTILINE)
+    assert "Without 2 sentences of exact or normalised overlap (18 left):" in result.out
+    assert result.err == "translating with runs/recipe\n"
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert [system["name"] for system in report["systems"]] == ["runs/recipe", "test.de"]
+    assert report["systems"][0]["overlap"] == {"exact": 2, "normalized": 2}
+    assert set(report["signatures"]) == {"bleu", "chrf", "ter"}
+    translations = (tmp_path / "texts" / "recipe.txt").read_text(encoding="utf-8").splitlines()
+    assert len(translations) == 20
+    again = benchmark(tmp_path / "texts" / "recipe.txt", *TEST, "--metrics", "bleu")
+    ours = re.search(r"^runs/recipe +(\d+\.\d\d) ", result.out, re.MULTILINE)
+    assert ours is not None
+    assert re.search(rf"recipe\.txt +{re.escape(ours[1])} \[", again.out)
+    assert "chrF2" not in again.out
+
+
+def test_runs_of_one_name_are_written_to_files_of_their_own(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "recipe")
+    result = benchmark("runs/recipe", tmp_path / "recipe/", *TEST, "--metrics", "bleu", "--output", tmp_path / "texts")
+    assert result.code == 0, result.err
+    first, second = sorted((tmp_path / "texts").iterdir())
+    assert first.read_bytes() == second.read_bytes()
+    assert [path.name for path in (first, second)] == ["recipe-1.txt", "recipe-2.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["runs/recipe"], 2, ["--source", "--test-set"]),
+        (["runs/recipe", "--source", "test.en"], 2, ["--reference"]),
+        (["runs/recipe", *TEST, "--test-set", "wmt14"], 2, ["--source", "--test-set"]),
+        (["runs/recipe", "--test-set", "wmt14", "--reference", "test.de"], 2, ["--reference goes with --source"]),
+        (["runs/recipe", "--test-set", "wmt41"], 2, ["'wmt41'", "did you mean"]),
+        (["runs/recipe", *TEST, "--metrics", "blue"], 2, ["'blue'", "bleu, chrf, ter"]),
+        (["runs/recipe", *TEST, "--tokenize", "14a"], 2, ["'14a'", "13a"]),
+        (["runs/recipe", *TEST, "--precision", "half"], 2, ["--precision half"]),
+        (["runs/recipe", *TEST, "--json", "none/r.json"], 2, ["--json none/r.json", "no folder none"]),
+        (["runs/none", *TEST], 1, ["runs/none: no such run folder, nor a file"]),
+        (["test.de", "runs/none", *TEST], 1, ["runs/none: no such run folder"]),
+        (["train.de", *TEST], 1, ["train.de has 300 lines", "test.en has 20"]),
+        (["test.de", "--source", "test.en", "--reference", "train.de"], 1, ["test.en has 20", "train.de has 300"]),
+        (["test.de", "--source", "none.en", "--reference", "test.de"], 1, ["none.en: no such file"]),
+        (["test.de", "--source", os.devnull, "--reference", os.devnull], 1, ["no lines"]),
+    ],
+)
+def test_a_benchmark_that_cannot_be_done_says_why(
+    benchmark: Cli, arguments: list[str], code: int, parts: list[str]
+) -> None:
+    one_line(benchmark(*arguments), code, *parts)
+
+
+def test_the_tests_leave_signal_handlers_as_they_were(tiny_run: Any) -> None:
+    assert tiny_run.result.code == 0  # training, which sets its own
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
