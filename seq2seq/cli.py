@@ -43,7 +43,6 @@ def _option(metavar: str, text: str, *names: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=text)
 
 
-# Options that several commands have.
 BeamSize = Annotated[int | None, _option("N", "Hypotheses kept at each step; 1 is greedy search.")]
 LengthPenalty = Annotated[float | None, _option("X", "Alpha; 0 favours short translations.")]
 PrecisionName = Annotated[str, _option("fp32|bf16|auto", "Arithmetic of the network.")]

@@ -115,7 +115,7 @@ def test_options_in_the_examples_exist(run_cli: Cli, command: str) -> None:
     ("arguments", "parts"),
     [
         (["--bogus"], ["No such option", "--bogus", "seq2seq --help"]),
-        (["tranlsate"], ["No such command", "'translate'", "seq2seq --help"]),
+        (["tranlsate"], ["No such command 'tranlsate'", "seq2seq --help"]),
         (["train", "--resum"], ["--resum", "--resume", "seq2seq train --help"]),
         (["train", "a.toml", "b.toml"], ["extra argument", "b.toml"]),
         (["train", "--set"], ["--set", "requires an argument"]),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sacrebleu.dataset import DATASETS
 from sacrebleu.metrics import BLEU
@@ -65,7 +66,7 @@ class FakeTranslator:
     known: dict[str, str]
     delay: float = 0.0
     config: DecodingConfig = field(default_factory=DecodingConfig)
-    device: str = "cpu"
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
     calls: list[tuple[int, int | None, float | None]] = field(default_factory=list)
 
     def translate(
