@@ -11,8 +11,6 @@ import io
 import itertools
 import json
 import os
-import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +21,14 @@ from typer.main import get_command
 
 from seq2seq import __version__
 from seq2seq.errors import OptionError, UserError, explain
+from seq2seq.signals import Signals
 
 if TYPE_CHECKING:
     from seq2seq.decoding.translator import Options, TranslationResult, Translator
+    from seq2seq.run import Run
     from seq2seq.runtime import Precision
 
+signals = Signals()
 app = typer.Typer(
     name="seq2seq",
     add_completion=False,
@@ -55,6 +56,7 @@ def main() -> None:
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=errors, newline="\n")
+    signals.install()
     try:
         with get_command(app).make_context("seq2seq", sys.argv[1:] or ["--help"]) as context:
             context.command.invoke(context)
@@ -62,12 +64,13 @@ def main() -> None:
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail(*signals.reason())
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         _mute_stdout()
         sys.exit(0)
     except Exception as error:
-        reason = explain(error)
+        # A library in whose midst the signal came may have made an error of its own of it.
+        reason = signals.reason() if signals.raised else explain(error)
         if reason is None:
             raise
         _fail(*reason)
@@ -139,41 +142,25 @@ def train(
         config = run_dir / "config.toml"
     if config is None and not corpus:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
-    from seq2seq.config import load_config
+    from seq2seq.recipe import load_config
 
     settings = load_config(config, preset=preset, overrides=set_ or [], data=corpus or None)
     folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
 
     from seq2seq import pipeline
     from seq2seq.progress import TrainingProgress, describe_outcome
-    from seq2seq.training.trainer import Interrupted
+    from seq2seq.run import resume_command
+    from seq2seq.training.state import Interrupted
 
-    stopped: list[int] = []
-    _stop_gently(stopped)
     with TrainingProgress(quiet=quiet) as progress:
         try:
             outcome = pipeline.train(
-                settings, folder, progress, resume=resume, overwrite=overwrite, stop=lambda: bool(stopped)
+                settings, folder, progress, resume=resume, overwrite=overwrite, stop=signals.received, gently=signals
             )
         except Interrupted:
-            command = shlex.join(["seq2seq", "train", "--run-dir", str(folder), "--resume"])
-            progress.message(f"stopped after a checkpoint; continue with: {command}")
-            sys.exit(128 + stopped[0])
+            progress.message(f"stopped after a checkpoint; continue with: {resume_command(folder)}")
+            sys.exit(signals.reason()[1])
     print(describe_outcome(outcome, settings))
-
-
-def _stop_gently(stopped: list[int]) -> None:
-    """On SIGINT or SIGTERM, finish the step and save; on a second one, end at once."""
-
-    def handle(number: int, _frame: object) -> None:
-        if stopped:
-            os._exit(128 + number)
-        stopped.append(number)
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"stopping after the next step, with a checkpoint; once more to stop at once\n")
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
 
 
 # translate
@@ -205,10 +192,11 @@ def translate(
     precision_name = _precision(precision)
     if not sample and (temperature, top_k, top_p) != (1.0, 0, 1.0):
         raise OptionError("--temperature, --top-k and --top-p change what is drawn: add --sample")
-    from seq2seq.decoding.translator import Options, Translator
+    from seq2seq.decoding.translator import Options
+    from seq2seq.run import Run
 
     options = Options(beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed)
-    translator = Translator(run, precision=precision_name, num_threads=threads, warn=_warn)
+    translator = _translator(Run.open(run), precision_name, threads)
     translator.check(options)
     if not files and sys.stdin.isatty():
         _prompt(translator, options, format_)
@@ -295,7 +283,6 @@ def benchmark(
         if not system.exists():
             raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
     precision_name = _precision(precision)
-    from seq2seq.decoding.translator import Translator
     from seq2seq.evaluation import benchmark as bench
     from seq2seq.evaluation.metrics import check_tokenize, parse_metrics
     from seq2seq.evaluation.report import format_report
@@ -312,10 +299,9 @@ def benchmark(
             continue
         print(f"translating with {system}", file=sys.stderr)
         run = Run.open(system)
-        translator = Translator(run, precision=precision_name, num_threads=threads, warn=_warn)
         outputs.append(
             bench.translate_test_set(
-                translator,
+                _translator(run, precision_name, threads),
                 loaded.source.lines,
                 name=str(system),
                 beam_size=beam_size,
@@ -337,6 +323,17 @@ def _write_translations(folder: Path, systems: list[tuple[str, list[str]]]) -> N
     for number, (name, (_, lines)) in enumerate(zip(names, systems, strict=True), 1):
         own = name if names.count(name) == 1 else f"{name}-{number}"  # runs of one name, from two places
         (folder / f"{own}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _translator(run: Run, precision: Precision, threads: int) -> Translator:
+    from seq2seq.decoding.translator import Translator
+    from seq2seq.runtime import set_up_cpu
+
+    set_up_cpu(threads)
+    translator = Translator(run, precision=precision, warn=_warn)
+    if remark := run.remark():
+        _warn(remark)
+    return translator
 
 
 def _warn(text: str) -> None:

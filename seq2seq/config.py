@@ -1,26 +1,15 @@
-"""Configuration: frozen, typed, read strictly from TOML.
+"""Configuration: frozen, typed, every field with its default. The presets are the paper's models and a small one.
 
-A configuration has five sections, `[data] [tokenizer] [model] [training] [decoding]`. Every field has a default, a
-preset (`tiny`, `base`, `big`) may change the defaults, the TOML file changes the preset, and `--set section.key=value`
-changes the file. Unknown fields, wrong types and impossible combinations are `ConfigError`s that name the field, the
-value and the remedy.
-
-Data paths are resolved against the folder of the TOML file (or the working directory where there is none), so that a
-resolved configuration means the same wherever it is read.
+Five sections, `[data] [tokenizer] [model] [training] [decoding]`, are checked field by field and against each other;
+what is wrong is told with the field, the value and the remedy. How a configuration is read from a TOML file is in
+`recipe.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from seq2seq.errors import OptionError
 
@@ -216,6 +205,11 @@ class TrainingConfig(Section):
     average_checkpoints: int = Field(default=5, ge=1)
     max_skipped_steps: int = Field(default=5, ge=1)  # non-finite steps in a row before training stops
 
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Padded target tokens that go through the network at once."""
+        return max(1, self.batch_tokens // self.accumulate)
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         if self.average == "last" and self.average_checkpoints > self.keep_last:
@@ -295,218 +289,3 @@ class Config(Section):
                     f"of {longest - 1} pieces pass data.max_source_length and data.max_target_length"
                 )
         return self
-
-
-SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
-PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model")}
-
-
-def build_config(values: Mapping[str, Any], *, preset: str | None = None, origin: str = "configuration") -> Config:
-    """Lays `values` (nested, as TOML gives them) over a preset and validates the whole.
-
-    Raises ConfigError, naming `origin`, the field, the value and the remedy.
-    """
-    values = dict(values)
-    name = values.pop("preset", "")
-    name = preset or name
-    if not isinstance(name, str) or (name and name not in PRESETS):
-        raise ConfigError(f"{origin}: preset = {_show(name)} is unknown; choose one of {', '.join(PRESETS)}")
-    merged: dict[str, Any] = {section: dict(fields) for section, fields in PRESETS.get(name, {}).items()}
-    for section, fields in values.items():
-        if section not in SECTIONS:
-            homes = [f"; it belongs below [{home}]" for home in SECTIONS if section in _fields(home)]
-            hint = homes[0] if homes else _suggest(section, (*SECTIONS, "preset"))
-            raise ConfigError(f"{origin}: unknown section or field {section!r}{hint}")
-        if not isinstance(fields, Mapping):
-            raise ConfigError(f"{origin}: {section} is a section: write [{section}] and its fields below it")
-        merged.setdefault(section, {}).update(fields)
-    # A horizon that is asked for takes the place of the preset's own.
-    asked = values.get("training", {})
-    limits = ("max_steps", "max_epochs", "max_minutes")
-    if any(limit in asked for limit in limits):
-        for limit in limits:
-            if limit not in asked:
-                merged["training"].pop(limit, None)
-    try:
-        return Config.model_validate({"preset": name, **merged})
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
-
-
-def load_config(
-    path: Path | None,
-    *,
-    preset: str | None = None,
-    overrides: Sequence[str] = (),
-    data: Mapping[str, str] | None = None,
-) -> Config:
-    """Reads a TOML file (or none), applies `--set` overrides and corpus paths, resolves data paths.
-
-    path: the TOML file; None starts from the preset alone. overrides: `section.key=value`, values as TOML or plain
-    text. data: corpus paths from the command line, relative to the working directory; they replace the file's corpus.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = _parse_toml(_read_text(path), str(path))
-    base = path.resolve().parent if path is not None else Path.cwd()
-    sections = {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
-    _resolve_paths(sections, base, str(path))
-    if data:
-        corpus = {key: _absolute(value, Path.cwd(), f"data.{key}") for key, value in data.items()}
-        sections["data"] = {**_without_corpus(sections.get("data", {})), **corpus}
-    values.update(sections)
-    for override in overrides:
-        _apply_override(values, override)
-    return build_config(values, preset=preset, origin=str(path) if path is not None else "command line")
-
-
-def dump_config(config: Config) -> str:
-    """The whole configuration as TOML, every field written out; `load_config` reads it back to an equal object."""
-    lines = [f"preset = {_toml(config.preset)}"]
-    for section in SECTIONS:
-        lines += ["", f"[{section}]"]
-        fields = getattr(config, section).model_dump()
-        downloads = fields.pop("downloads", ())
-        lines += [f"{key} = {_toml(value)}" for key, value in fields.items() if value is not None]
-        for download in downloads:
-            lines += ["", f"[[{section}.downloads]]", *(f"{key} = {_toml(value)}" for key, value in download.items())]
-    return "\n".join(lines) + "\n"
-
-
-def parse_config(text: str, *, origin: str) -> Config:
-    """Reads back what `dump_config` wrote."""
-    return build_config(_parse_toml(text, origin), origin=origin)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder, not a configuration file") from None
-    except PermissionError:
-        raise ConfigError(f"{path}: may not be read; check its permissions") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
-
-
-def _parse_toml(text: str, origin: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError also for a number with more digits than Python reads
-        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else "nan"
-    return str(value)
-
-
-def _resolve_paths(sections: dict[str, dict[str, Any]], base: Path, origin: str) -> None:
-    """Makes the paths of a file absolute; values of the wrong type are left for the validation to find."""
-
-    def resolve(fields: dict[str, Any], key: str, name: str) -> None:
-        if isinstance(fields.get(key), str) and fields[key]:
-            fields[key] = _absolute(fields[key], base, f"{origin}: {name}")
-
-    for section, keys in PATHS.items():
-        for key in keys:
-            resolve(sections.get(section, {}), key, f"{section}.{key}")
-    downloads = sections.get("data", {}).get("downloads")
-    if isinstance(downloads, list):
-        sections["data"]["downloads"] = copies = [dict(d) if isinstance(d, dict) else d for d in downloads]
-        for index, download in enumerate(copies):
-            if isinstance(download, dict):
-                resolve(download, "path", f"data.downloads.{index}.path")
-
-
-def _absolute(path: str, base: Path, name: str) -> str:
-    """Raises ConfigError for what no file can be called: with a NUL in it, or not UTF-8."""
-    try:
-        path.encode("utf-8")
-        return str((base / path).resolve())
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ConfigError(f"{name} = {_show(path)}: not a usable path ({error}); rename the file") from None
-
-
-def _without_corpus(data: Mapping[str, Any]) -> dict[str, Any]:
-    corpus = {"dataset", "dataset_config", "downloads", "source_language", "target_language", "bleu_tokenize"}
-    return {key: value for key, value in data.items() if key not in corpus and key not in DATA_PATHS}
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
-        raise ConfigError(f"--set {override}: write it as section.key=value, for example training.max_steps=1000")
-    if section not in SECTIONS:
-        raise ConfigError(f"--set {override}: unknown section {section!r}{_suggest(section, SECTIONS)}")
-    try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text.strip()
-    field = _fields(section).get(key)
-    if field is not None and field.annotation is str and not isinstance(value, str):
-        value = text.strip()  # a column 2, a folder named 2024: text all the same
-    if key in PATHS.get(section, ()) and isinstance(value, str) and value:
-        value = _absolute(value, Path.cwd(), f"--set {section}.{key}")
-    target = values.setdefault(section, {})
-    if not isinstance(target, dict):
-        raise ConfigError(f"--set {override}: {section} is not a section in the configuration file")
-    target[key] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem of a pydantic error, as `field = value: what is wrong; remedy`."""
-    problems = error.errors(include_url=False)
-    # A misspelt field may leave another one missing: the misspelling is the news.
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    location = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{location}: unknown field{_suggest(str(first['loc'][-1]), _known_fields(first['loc']))}"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    if first["type"] == "missing":
-        return f"{location}: missing; it is required"
-    remedies = {
-        "string_type": "; write it in quotes",
-        "bool_type": ": true or false, without quotes",
-        "tuple_type": "; write [[data.downloads]] with path, url and sha256 below it",
-        "model_type": "; write [[data.downloads]] with path, url and sha256 below it",
-    }
-    message = str(first["msg"]).replace("Input should be", "must be").replace("a valid tuple", "a list")
-    return f"{location} = {_show(first['input'])}: {message[0].lower()}{message[1:]}{remedies.get(first['type'], '')}"
-
-
-def _show(value: object) -> str:
-    """A value for an error message, on one line and not too long."""
-    if isinstance(value, bool):
-        return _toml(value)
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number with more digits than Python writes
-        return "..."
-    return text if len(text) <= 80 else f"{text[:76]} ..."
-
-
-def _known_fields(location: tuple[int | str, ...]) -> list[str]:
-    return list(Download.model_fields if len(location) > 2 else _fields(str(location[0])))
-
-
-def _fields(section: str) -> dict[str, FieldInfo]:
-    kind = Config.model_fields[section].annotation
-    assert isinstance(kind, type) and issubclass(kind, Section)
-    return kind.model_fields
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

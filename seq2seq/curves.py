@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seq2seq.run import Run, replacing
+from seq2seq.files import replacing
+from seq2seq.run import Run
 
 
 def draw_curves(run: Run) -> None:
@@ -40,5 +40,5 @@ def draw_curves(run: Run) -> None:
 
 
 def _line(axis: Any, records: list[dict[str, Any]], key: str, label: str, color: str) -> None:
-    points = [(record["step"], record[key]) for record in records if math.isfinite(record[key])]
+    points = [(record["step"], record[key]) for record in records if record[key] is not None]
     axis.plot([step for step, _ in points], [value for _, value in points], label=label, color=color, linewidth=1.5)

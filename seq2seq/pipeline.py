@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import numpy as np
 import torch
 
 from seq2seq import __version__
-from seq2seq.config import Config, ConfigError
+from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
+from seq2seq.files import write_atomic
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
-from seq2seq.run import CARD, CORPUS, Checkpoint, Run, RunError, build_model, write_atomic
+from seq2seq.resuming import check_changes, tell_changes
+from seq2seq.run import CARD, CORPUS, Run, build_model
 from seq2seq.runtime import (
     choose_device,
     choose_precision,
@@ -44,14 +47,10 @@ from seq2seq.text.download import ensure_downloads
 from seq2seq.text.errors import DataError
 from seq2seq.text.reading import has_split, read_pairs
 from seq2seq.text.tokenizer import Tokenizer
-from seq2seq.training.averaging import average_checkpoints
-from seq2seq.training.trainer import Observer, Trainer, TrainingState
-
-# Where a run goes on after a change of configuration, only these may differ: how long, and how often.
-MAY_CHANGE = {
-    "max_steps", "max_epochs", "max_minutes", "validate_every", "save_every", "log_every", "patience", "keep_last",
-    "keep_best", "average", "average_checkpoints", "num_threads", "device", "max_skipped_steps",
-}  # fmt: skip
+from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
+from seq2seq.training.horizon import check_end
+from seq2seq.training.state import Interrupted, Observer, TrainingState
+from seq2seq.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Corpora:
-    """The prepared data of one run."""
+    """The prepared data of one run. identity: hashes of what a resumed run must find again."""
 
     train: PieceCorpus
     train_text: TextCorpus
@@ -95,27 +94,63 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    gently: AbstractContextManager[object] | None = None,
 ) -> Outcome:
     """Trains a model as configured into a run folder.
 
-    Raises ConfigError, DataError, TokenizerError, RunError or TrainingError, each with a message for the user, and
-    Interrupted where `stop` asked for an end; then the run can be resumed.
+    stop: asked after every step whether to end early, with a checkpoint. gently: entered for as long as it is asked,
+    and not while the data is prepared or the model finished. Raises ConfigError, DataError, TokenizerError, RunError or
+    TrainingError, each with a message for the user, and Interrupted where `stop` asked for an end; then the run can be
+    resumed.
     """
-    _check_end(config)
+    check_end(config.training, has_split(config.data, "valid"))
     device = choose_device(config.training.device)
     run = _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
-    threads = set_up_cpu(config.training.num_threads)
     try:
-        corpora = _prepare(config, run, observer, resume=resume)
-    except BaseException:
-        shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+        with run.locked():
+            # Once more: another training may have come and gone.
+            _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
+            try:
+                threads = set_up_cpu(config.training.num_threads)
+                if resume:
+                    tell_changes(run.config(), config, observer.message)
+                corpora = _prepare(config, run, observer, resume=resume)
+                trainer = _trainer(config, run, corpora, observer, device, stop)
+                if resume and trainer.resume():
+                    observer.message(f"resumed at step {trainer.state.step:,}")
+                # Not before: a corpus or tokenizer that cannot be used leaves the run as it was.
+                _write_beginning(config, run, corpora, overwrite=overwrite and not resume)
+                _describe(config, corpora, trainer.model, device, threads, observer)
+                with gently or contextlib.nullcontext():
+                    trainer.train()
+                if stop():  # during the last step: what is left to do would not end soon
+                    raise Interrupted
+                _finish(config, run, trainer, corpora)
+                return _test(config, run, corpora, trainer.state)
+            finally:
+                shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+    finally:
         with contextlib.suppress(OSError):  # the folder of a run that came to nothing, where nothing else is in it
             run.path.rmdir()
-        raise
+
+
+def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: bool) -> Run:
+    """The run to write, nothing of it changed yet. Raises RunError where it cannot be as asked."""
+    if not resume:
+        return Run(run_dir) if overwrite and Run.exists(run_dir) else Run.create(run_dir)
+    run = Run.open(run_dir)
+    check_changes(run.config(), config)
+    return run
+
+
+def _trainer(
+    config: Config, run: Run, corpora: Corpora, observer: Observer, device: torch.device, stop: Callable[[], bool]
+) -> Trainer:
+    """A trainer of a fresh model."""
     torch.manual_seed(derived_seed(config.training.seed, "weights"))
     model = build_model(config, corpora.tokenizer)
     model.compute_dtype = choose_precision(config.training.precision, device)
-    trainer = Trainer(
+    return Trainer(
         run,
         config.training,
         model,
@@ -127,50 +162,15 @@ def train(
         stop=stop,
         identity=corpora.identity,
     )
-    if resume and trainer.resume():
-        observer.message(f"resumed at step {trainer.state.step:,}")
-    # Not before: a corpus or tokenizer that cannot be used leaves the run as it was.
-    if overwrite and not resume:
-        Run.create(run_dir, overwrite=True)
+
+
+def _write_beginning(config: Config, run: Run, corpora: Corpora, *, overwrite: bool) -> None:
+    """Writes what a run has from its first step on. overwrite: removes the run that the folder holds."""
+    if overwrite:
+        Run.create(run.path, overwrite=True)
     run.write_tokenizer(corpora.tokenizer)
     run.write_config(config)
     run.write_source_hashes(source_hashes(corpora.train_text))
-    _describe(config, corpora, model, device, threads, observer)
-    state = trainer.train()
-    _finish(config, run, trainer, corpora)
-    outcome = _test(config, run, corpora, state)
-    shutil.rmtree(run.path / CORPUS, ignore_errors=True)
-    return outcome
-
-
-def _check_end(config: Config) -> None:
-    """Raises ConfigError where nothing says when training ends."""
-    training = config.training
-    limits = (training.max_steps, training.max_epochs, training.max_minutes)
-    patience = (
-        training.patience and training.schedule in ("inverse_sqrt", "constant") and has_split(config.data, "valid")
-    )
-    if not patience and all(limit is None for limit in limits):
-        raise ConfigError(
-            "nothing says when training ends: set training.max_steps, training.max_epochs or training.max_minutes, or "
-            "start from a preset, such as --preset tiny"
-        )
-
-
-def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: bool) -> Run:
-    if not resume:
-        return Run(run_dir) if overwrite and Run.exists(run_dir) else Run.create(run_dir)
-    run = Run.open(run_dir)
-    old = run.config()
-    for section in ("data", "tokenizer", "model", "training"):
-        before, after = getattr(old, section).model_dump(), getattr(config, section).model_dump()
-        for name, value in after.items():
-            if before[name] != value and not (section == "training" and name in MAY_CHANGE):
-                raise RunError(
-                    f"--resume: {section}.{name} = {value!r}, but this run began with {before[name]!r}: "
-                    "put it back, or start anew with --overwrite"
-                )
-    return run
 
 
 # Data
@@ -196,10 +196,11 @@ def _prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> C
         raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
     valid_text = _held_out(config, run, "valid")
     valid = None
+    identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
         _check_positions(config, valid)
-    identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
+        identity["validation"] = content_hash(valid.path)
     return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
 
 
@@ -249,7 +250,10 @@ def _describe(
 
 
 def _validator(config: Config, corpora: Corpora) -> Callable[[Transformer], float] | None:
-    """A function that scores a model by BLEU on (the first part of) the validation set."""
+    """A function that scores a model by BLEU on (the first part of) the validation set.
+
+    In float32, whatever the precision of the training, so that `translate` and `benchmark` come to the same score.
+    """
     if corpora.valid_text is None:
         return None
     limit = config.training.max_validation_sentences
@@ -258,7 +262,11 @@ def _validator(config: Config, corpora: Corpora) -> Callable[[Transformer], floa
 
     def evaluate(model: Transformer) -> float:
         translator = Translator.of(model.eval(), corpora.tokenizer, config.decoding)
-        hypotheses = [result.text for result in translator.stream(sources, options)]
+        precision, model.compute_dtype = model.compute_dtype, torch.float32
+        try:
+            hypotheses = [result.text for result in translator.stream(sources, options)]
+        finally:
+            model.compute_dtype = precision
         return corpus_bleu(hypotheses, references, config.data.bleu_tokenize)
 
     return evaluate
@@ -269,7 +277,7 @@ def _validator(config: Config, corpora: Corpora) -> Callable[[Transformer], floa
 
 def _finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None:
     """Writes the model to use, its description, the model card and the curves."""
-    chosen = choose_checkpoints(config, run, trainer.state)
+    chosen = choose_checkpoints(config.training, run.checkpoints(), trainer.state)
     tensors = average_checkpoints(chosen)
     trainer.model.load_state_dict(tensors)
     evaluate = _validator(config, corpora)
@@ -283,24 +291,6 @@ def _finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> Non
         trainer.observer.message("curves.png is not drawn: install matplotlib with `pip install 'seq2seq[plot]'`")
     else:
         draw_curves(run)
-
-
-def choose_checkpoints(config: Config, run: Run, state: TrainingState) -> list[Checkpoint]:
-    """The checkpoints that make the final model: the last N, the best N, or the one best."""
-    training = config.training
-    kept = {checkpoint.step: checkpoint for checkpoint in run.checkpoints()}
-    ranked = sorted(
-        (record for record in state.validations if record["step"] in kept),
-        key=lambda record: -record["valid_loss"] if record["valid_bleu"] is None else record["valid_bleu"],
-        reverse=True,
-    )
-    best = [kept[record["step"]] for record in ranked]
-    if training.average == "none":
-        return best[:1] or [kept[max(kept)]]
-    if training.average == "best" and best:
-        return best[: training.average_checkpoints]
-    regular = [step for step in sorted(kept) if step % training.save_every == 0 or step == state.step]
-    return [kept[step] for step in regular[-training.average_checkpoints :]]
 
 
 def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], bleu: float | None) -> dict[str, Any]:
@@ -342,7 +332,7 @@ def _test(config: Config, run: Run, corpora: Corpora, state: TrainingState) -> O
     """Translates the configured test set with the finished run, as `translate` would."""
     if corpora.test_text is None:
         return Outcome(run, state, None, ())
-    translator = Translator(run, num_threads=config.training.num_threads)
+    translator = Translator(run)
     pairs = list(corpora.test_text)
     hypotheses = [result.text for result in translator.stream(source for source, _ in pairs)]
     bleu = corpus_bleu(hypotheses, [reference for _, reference in pairs], config.data.bleu_tokenize)

@@ -54,7 +54,7 @@ class TrainingProgress:
         left = record["seconds"] / step * (horizon - step) if horizon else None
         steps = f"{step:,}" + (f"/{horizon:,}" if horizon else "")
         numbers = (
-            f"loss {record['nll']:.3f}  {record['target_tokens_per_second']:,} tokens/s  "
+            f"loss {_loss(record['nll'])}  {record['target_tokens_per_second']:,} tokens/s  "
             f"lr {record['learning_rate']:.2e}{self._bleu}"
         )
         if self._progress.disable and not self.quiet:
@@ -77,6 +77,10 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{_clock(task.fields['left'])} left")
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _clock(seconds: float | None) -> str:

@@ -15,83 +15,55 @@ Files are written whole or not at all: beside their place, synchronised, then re
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seq2seq.config import Config, ConfigError, dump_config, parse_config
-from seq2seq.errors import UserError
+from seq2seq.checkpoints import CHECKPOINTS, MODEL, CheckpointFolder
+from seq2seq.checkpoints import Checkpoint as Checkpoint
+from seq2seq.config import Config, ConfigError
+from seq2seq.files import RunError as RunError
+from seq2seq.files import (
+    file_hash,
+    locked,
+    read_bytes,
+    read_json,
+    read_tensors,
+    replacing,
+    write_atomic,
+    write_json,
+    write_tensors,
+)
 from seq2seq.model.transformer import Transformer
-from seq2seq.text.errors import unwritable
+from seq2seq.recipe import dump_config, parse_config
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
 
 FORMAT_VERSION = 1
-CONFIG, MODEL, MODEL_INFO = "config.toml", "model.safetensors", "model.json"
+CONFIG, MODEL_INFO = "config.toml", "model.json"
 METRICS, CARD = "metrics.jsonl", "README.md"
 SOURCE_HASHES = "training_sources.safetensors"
 RUN_FILES = (
     MODEL_INFO, MODEL, CONFIG, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png",
 )  # fmt: skip
-CHECKPOINTS, STATE, OPTIMIZER = "checkpoints", "state.json", "optimizer.safetensors"
-CORPUS = ".corpus"  # hidden: a folder `corpus` beside a run may be the user's own
+# Hidden: a folder `corpus` beside a run may be the user's own.
+CORPUS, LOCK = ".corpus", ".lock"
 
 
-class RunError(UserError):
-    """A run folder that cannot be used as asked. The message names the folder or file and the remedy."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete checkpoint: `path` holds the model, the training state and, in the newest ones, the optimizer."""
-
-    path: Path
-    step: int
-
-    def state(self) -> dict[str, Any]:
-        state = read_json(self.path / STATE)
-        if state.get("step") != self.step or not isinstance(state.get("files"), dict):
-            raise RunError(f"{self.path / STATE}: damaged: it does not say what belongs to step {self.step}")
-        return state
-
-    def model_tensors(self) -> dict[str, Tensor]:
-        return self._tensors(MODEL)
-
-    def optimizer_tensors(self) -> dict[str, Tensor]:
-        return self._tensors(OPTIMIZER)
-
-    def resumable(self) -> bool:
-        return (self.path / OPTIMIZER).exists()
-
-    def verify(self) -> None:
-        """Raises RunError where a file does not have the SHA-256 that state.json names."""
-        for name, expected in self.state()["files"].items():
-            if (self.path / name).exists() and file_hash(self.path / name) != expected:
-                raise RunError(f"{self.path / name}: damaged: its SHA-256 is not the one in {STATE}")
-
-    def _tensors(self, name: str) -> dict[str, Tensor]:
-        return read_tensors(self.path / name)
-
-
-class Run:
+class Run(CheckpointFolder):
     """One run folder. Open it with `Run.open` or make it with `Run.create`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -121,6 +93,13 @@ class Run:
         if not (path / CONFIG).exists():
             raise RunError(f"{path}: not a run folder: it has no {CONFIG}")
         return cls(path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """For as long as something writes this run. Raises RunError where another process does."""
+        return locked(
+            self.path / LOCK,
+            f"{self.path}: another training is writing this run: wait until it ends, or choose another --run-dir",
+        )
 
     # Configuration, tokenizer, metrics
 
@@ -191,7 +170,7 @@ class Run:
         if not self.finished():
             latest = self.latest_checkpoint()
             where = f" (it is at step {latest.step:,})" if latest else ""
-            command = shlex.join(["seq2seq", "train", "--run-dir", str(self.path), "--resume"])
+            command = resume_command(self.path)
             raise RunError(f"{self.path}: this run has no finished model{where}: continue it with `{command}`")
         info = read_json(self.path / MODEL_INFO)
         if info.get("format_version") != FORMAT_VERSION:
@@ -212,8 +191,26 @@ class Run:
         if tokenizer.content_hash() != info.get("identity", {}).get("tokenizer", tokenizer.content_hash()):
             raise RunError(f"{self.path}: the tokenizer is damaged, or not the one that the model was trained with")
         model = build_model(self.config(), tokenizer)
-        load_weights(model, read_tensors(self.path / MODEL), str(self.path / MODEL))
+        tensors = read_tensors(self.path / MODEL)
+        load_weights(model, tensors, str(self.path / MODEL))
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise RunError(
+                    f"{self.path / MODEL}: {name} has values that are not finite: train again, with a lower "
+                    "training.learning_rate_scale"
+                )
         return model.eval()
+
+    def remark(self) -> str | None:
+        """What a user of the model should know: that training went on beyond it and has not come to an end."""
+        training, checkpoints = self.info().get("training"), self.checkpoints()
+        steps = training.get("steps") if isinstance(training, dict) else None
+        if not isinstance(steps, int) or not checkpoints or checkpoints[-1].step <= steps:
+            return None
+        return (
+            f"{self.path}: this model is of step {steps:,}, and training went on to step {checkpoints[-1].step:,}: "
+            f"finish it with `{resume_command(self.path)}`"
+        )
 
     # Hashes of the training sources
 
@@ -234,65 +231,16 @@ class Run:
             raise RunError(f"{path}: damaged: it has {', '.join(map(repr, hashes))} for 'exact' and 'normalized'")
         return hashes
 
-    # Checkpoints
-
-    def checkpoint_path(self, step: int) -> Path:
-        return self.path / CHECKPOINTS / f"step-{step:08d}"
-
-    def save_checkpoint(
-        self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
-    ) -> Checkpoint:
-        """Writes a checkpoint beside its place and renames the folder: it is complete or does not exist."""
-        final = self.checkpoint_path(step)
-        final.parent.mkdir(exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=final.parent))
-        try:
-            write_tensors(temporary / MODEL, model)
-            write_tensors(temporary / OPTIMIZER, optimizer)
-            files = {name: file_hash(temporary / name) for name in (MODEL, OPTIMIZER)}
-            write_json(temporary / STATE, {**state, "step": step, "files": files})
-            os.chmod(temporary, 0o755)
-            if final.exists():
-                shutil.rmtree(final)
-            os.replace(temporary, final)
-            sync_folder(final.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        return Checkpoint(final, step)
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """Complete checkpoints, oldest first."""
-        found = []
-        for path in (self.path / CHECKPOINTS).glob("step-*"):
-            with contextlib.suppress(ValueError):
-                step = int(path.name.removeprefix("step-"))
-                if (path / STATE).exists() and (path / MODEL).exists():
-                    found.append(Checkpoint(path, step))
-        return sorted(found, key=lambda checkpoint: checkpoint.step)
-
-    def latest_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint from which training can go on."""
-        resumable = [checkpoint for checkpoint in self.checkpoints() if checkpoint.resumable()]
-        return resumable[-1] if resumable else None
-
-    def prune_checkpoints(self, keep: set[int], *, resumable: int = 2) -> None:
-        """Removes all checkpoints but those of the given steps, and optimizers of all but the newest `resumable`."""
-        kept = []
-        for checkpoint in self.checkpoints():
-            if checkpoint.step in keep:
-                kept.append(checkpoint)
-            else:
-                shutil.rmtree(checkpoint.path, ignore_errors=True)
-        for checkpoint in kept[:-resumable]:
-            (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
-
     def clean(self) -> None:
-        """Removes what an interrupted save or a finished preparation left behind."""
-        for path in (self.path / CHECKPOINTS).glob(".saving-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        """Removes what an interrupted save or removal left behind."""
+        self.clean_checkpoints()
         for path in _temporary_files(self.path):
             path.unlink(missing_ok=True)
+
+
+def resume_command(path: Path) -> str:
+    """What to type to continue a run."""
+    return shlex.join(["seq2seq", "train", "--run-dir", str(path), "--resume"])
 
 
 def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
@@ -330,84 +278,3 @@ def remove_run(path: Path) -> None:
 def _temporary_files(path: Path) -> list[Path]:
     """What writers that were killed left in a run folder."""
     return [left for name in RUN_FILES for left in path.glob(f".{name}.*.tmp")]
-
-
-# Files
-
-
-def read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: not a JSON object")
-    return value
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: cannot be read as safetensors: {error}") from None
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(on_cpu, temporary)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; synchronises it and renames it to `path`, or removes it on an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise RunError(str(unwritable(path, error))) from None
-    except SafetensorError as error:
-        raise RunError(f"{path}: cannot be written ({error}); see whether the disk is full") from None
-    finally:
-        with contextlib.suppress(OSError):  # there is none once all went well, nor where it could not be made
-            temporary.unlink()
-
-
-def sync_folder(path: Path) -> None:
-    """Makes a rename in this folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from None

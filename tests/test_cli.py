@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import json
@@ -18,10 +19,12 @@ from typing import Any
 
 import pytest
 
-from seq2seq import __version__, cli
+from seq2seq import __version__
 from seq2seq.decoding import translator as translator_module
 from seq2seq.decoding.translator import Options, Translator
+from seq2seq.errors import UserError
 from seq2seq.run import Run
+from seq2seq.signals import Signals, Stopped
 
 Cli = Callable[..., Any]
 COMMANDS = ("train", "translate", "benchmark")
@@ -36,7 +39,7 @@ def sources(tiny_corpus: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def translator(tiny_run: Any) -> Translator:
-    return Translator(tiny_run.path, num_threads=1)
+    return Translator(tiny_run.path)
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_a_defect_of_the_program_is_not_hidden(run_cli: Cli, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("seq2seq.config.load_config", fail)
+    monkeypatch.setattr("seq2seq.recipe.load_config", fail)
     with pytest.raises(ZeroDivisionError):
         run_cli("train", "recipe.toml")
 
@@ -158,7 +161,7 @@ def test_what_the_machine_refuses_is_told_in_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("seq2seq.config.load_config", fail)
+    monkeypatch.setattr("seq2seq.recipe.load_config", fail)
     one_line(run_cli("train", "recipe.toml"), code, *parts)
 
 
@@ -418,7 +421,7 @@ def test_translations_come_before_the_input_ends_and_a_reader_may_leave(tiny_run
     process.stdin.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
 
 
 @posix_only
@@ -428,7 +431,7 @@ def test_a_full_disk_behind_standard_output_is_told(tiny_run: Any) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-c", "from seq2seq.cli import main; main()", "--version"],
-            stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
+            stdout=full, stderr=subprocess.PIPE, timeout=300, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, b"seq2seq: No space left on device\n")
 
@@ -477,7 +480,7 @@ def test_the_next_commands_work_as_printed(tiny_run: Any, tmp_path: Path) -> Non
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         f"{translate} --threads 1 && {benchmark} --threads 1", shell=True, cwd=tiny_run.corpus, env=environment,
-        capture_output=True, timeout=120, check=False,
+        capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shown = next(line for line in tiny_run.result.lines if line.startswith("translation "))
@@ -529,7 +532,7 @@ SIDES = ["--source", "train.en", "--target", "train.de"]
         (["recipe.toml", "--resume", "--overwrite"], 2, ["--resume and --overwrite"]),
         (["none.toml"], 2, ["none.toml: no such configuration file"]),
         (["train.en"], 2, ["train.en: not valid TOML"]),
-        (SIDES, 2, ["nothing says when training ends", "training.max_steps", "--preset tiny"]),
+        (SIDES, 2, ["nothing says when training ends", "training.max_steps"]),
         (["recipe.toml", "--source", "none.en", "--target", "train.de"], 1, ["none.en: no such file"]),
         (["recipe.toml", "--source", "train.en", "--target", "test.de"], 1, ["300 lines", "20", "same number"]),
         (["recipe.toml", "--set", "tokenizer.vocab_size=16"], 1, ["tokenizer.vocab_size = 16", "raise it"]),
@@ -635,7 +638,7 @@ def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
         if line.startswith(b"step 3/"):
             process.send_signal(number)
             break
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (128 + number, b"")
     assert b"Traceback" not in err
     assert f"continue with: seq2seq train --run-dir '{path}' --resume" in err.decode()
@@ -649,20 +652,91 @@ def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
     assert Run(path).info()["training"]["steps"] == checkpoint.step + 2
 
 
-def test_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(os, "_exit", sys.exit)
-    stopped: list[int] = []
+@pytest.fixture
+def handlers_as_they_were() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        cli._stop_gently(stopped)
-        signal.raise_signal(signal.SIGTERM)
-        assert stopped == [signal.SIGTERM]
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers_as_they_were")
+@pytest.mark.parametrize("gently", [True, False])
+def test_a_second_signal_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], gently: bool
+) -> None:
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    signals = Signals()
+    signals.install()
+    with contextlib.ExitStack() as stack:
+        if gently:
+            stack.enter_context(signals)
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            with pytest.raises(Stopped):
+                signal.raise_signal(signal.SIGTERM)
+        assert signals.received()
         with pytest.raises(SystemExit, match="130"):
             signal.raise_signal(signal.SIGINT)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert capfd.readouterr().err.count("once more to stop at once") == 1
+    assert capfd.readouterr().err.count("once more to stop at once") == gently
+    assert signals.reason() == ("terminated", 143)
+
+
+@posix_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("function", ["ensure_downloads", "build_piece_corpus", "average_checkpoints", "corpus_bleu"])
+def test_a_signal_outside_of_the_training_loop_ends_the_command_at_once(
+    in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: signal.Signals
+) -> None:
+    arguments = ("recipe.toml", "--run-dir", tmp_path / "run", "--quiet", "--set", "training.max_steps=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"seq2seq.pipeline.{function}", lambda *_, **__: signal.raise_signal(number))
+        patch.setattr("seq2seq.training.trainer.Trainer._validate", lambda _: False)
+        result = in_corpus(*arguments)
+    assert (result.code, result.out) == (128 + number, "")
+    assert result.err.endswith("seq2seq: interrupted\n" if number == signal.SIGINT else "seq2seq: terminated\n")
+    assert "Traceback" not in result.err and "after the next step" not in result.err
+    if function in ("ensure_downloads", "build_piece_corpus"):
+        assert not (tmp_path / "run").exists()
+    else:
+        assert not {".corpus", ".lock"} & set(os.listdir(tmp_path / "run"))
+        assert in_corpus(*arguments, "--resume").code == 0
+
+
+def test_a_signal_that_a_library_makes_an_error_of_is_told_as_what_it_is(
+    in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise UserError("the training corpus has no text") from None
+
+    monkeypatch.setattr("seq2seq.pipeline.Tokenizer.learn", learn)
+    result = in_corpus("recipe.toml", "--run-dir", tmp_path / "run")
+    one_line(result, 130, "interrupted")
+
+
+@posix_only
+def test_a_second_training_of_a_run_is_refused(in_corpus: Cli, tiny_run: Any) -> None:
+    before = tree(tiny_run.path)
+    with Run(tiny_run.path).locked():
+        for option in ("--resume", "--overwrite"):
+            one_line(in_corpus("recipe.toml", option), 1, "runs/recipe: another training is writing this run")
+    assert tree(tiny_run.path) == before
+
+
+def test_a_model_whose_training_was_extended_and_interrupted_comes_with_a_warning(
+    run_cli: Cli, in_corpus: Cli, tiny_run: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    shutil.copytree(path / "checkpoints" / "step-00000100", path / "checkpoints" / "step-00000150")
+    result = run_cli("translate", path, *ONE, stdin=b"the cat\n")
+    assert (result.code, len(result.lines)) == (0, 1)
+    assert re.fullmatch(r"seq2seq: [^\n]+ step 100, [^\n]+ step 150: finish it with [^\n]+--resume`\n", result.err)
+    scored = run_cli("benchmark", path, "--source", "test.en", "--reference", "test.de", *ONE, cwd=tiny_run.corpus)
+    assert scored.code == 0 and scored.err.count("finish it with") == 1
 
 
 @posix_only
@@ -673,7 +747,7 @@ def test_a_locale_without_umlauts_can_read_recipes_and_show_german(tiny_corpus: 
     (folder / "recipe.toml").write_text(recipe, encoding="utf-8")
     narrow = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "", "PYTHONCOERCECLOCALE": "0"}
     process = start("train", "recipe.toml", "--set", "training.max_steps=3", cwd=folder, env=narrow)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     text = out.decode("utf-8")
     assert any(letter in text for letter in "äöüß")

@@ -13,17 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seq2seq.config import (
-    DATA_PATHS,
-    PRESETS,
-    SECTIONS,
-    Config,
-    ConfigError,
-    build_config,
-    dump_config,
-    load_config,
-    parse_config,
-)
+from seq2seq.config import DATA_PATHS, PRESETS, Config, ConfigError
+from seq2seq.recipe import SECTIONS, build_config, dump_config, load_config, parse_config
 
 FULL = """
 preset = "tiny"

@@ -18,16 +18,18 @@ import torch
 from safetensors.torch import load_file
 
 from seq2seq import pipeline
-from seq2seq.config import Config, build_config, load_config
+from seq2seq.config import Config
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.evaluation.metrics import corpus_bleu
+from seq2seq.files import RunError
 from seq2seq.pipeline import Outcome
-from seq2seq.run import CORPUS, Run, RunError
+from seq2seq.recipe import build_config, load_config
+from seq2seq.run import CORPUS, LOCK, Run
 from seq2seq.text.corpus import hash_sources
 from seq2seq.text.errors import DataError
 from seq2seq.training.averaging import average_checkpoints
-from seq2seq.training.trainer import Interrupted, TrainingError
+from seq2seq.training.state import Interrupted, TrainingError
 
 Pairs = list[tuple[str, str]]
 
@@ -270,7 +272,7 @@ def test_the_run_says_what_it_does(finished: Finished) -> None:
 
 
 def test_the_test_set_is_scored_as_the_finished_run_translates_it(finished: Finished) -> None:
-    translated = [result.text for result in Translator(finished.folder, num_threads=1).translate([s for s, _ in TEST])]
+    translated = [result.text for result in Translator(finished.folder).translate([s for s, _ in TEST])]
     assert finished.outcome.test_bleu == pytest.approx(corpus_bleu(translated, [t for _, t in TEST], "13a"))
     assert len(finished.outcome.examples) == 3
     rows = [(source, hypothesis, target) for (source, target), hypothesis in zip(TEST, translated, strict=True)]
@@ -278,19 +280,33 @@ def test_the_test_set_is_scored_as_the_finished_run_translates_it(finished: Fini
     assert len({shown.source for shown in finished.outcome.examples}) > 1
 
 
-def test_the_final_validation_score_is_that_of_the_final_model(finished: Finished) -> None:
-    translator = Translator(finished.folder, num_threads=1)
-    translated = [result.text for result in translator.translate([s for s, _ in VALID], beam_size=1)]
-    bleu = corpus_bleu(translated, [t for _, t in VALID], "13a")
-    assert finished.info["validation"]["bleu"] == pytest.approx(bleu, abs=1e-3)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_final_validation_score_is_what_translating_again_comes_to(
+    tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    used: list[torch.dtype] = []
+    stream = Translator.stream
+
+    def watched(self: Translator, *arguments: Any) -> Iterator[Any]:
+        used.append(self.model.compute_dtype)
+        return stream(self, *arguments)
+
+    monkeypatch.setattr(Translator, "stream", watched)
+    outcome = train(configured(data, training={"precision": precision}), tmp_path / "run")
+    translated = Translator(tmp_path / "run").translate([source for source, _ in VALID], beam_size=1)
+    bleu = corpus_bleu([result.text for result in translated], [target for _, target in VALID], "13a")
+    info = outcome.run.info()
+    assert info["validation"]["bleu"] == pytest.approx(bleu, abs=1e-3)
+    assert info["training"]["precision"] == precision
+    assert len(used) == 4 and set(used) == {torch.float32}  # two validations, the final one, and ours
 
 
 def test_as_many_lines_come_out_as_go_in(finished: Finished) -> None:
     lines = [TEST[0][0], "", "völlig  anderes ☃ Zeug", TEST[0][0]]
-    results = Translator(finished.folder, num_threads=1).translate(lines)
+    results = Translator(finished.folder).translate(lines)
     assert [result.source for result in results] == lines
     assert results[1].text == ""
-    assert results[0] == results[3]
+    assert results[0].text == results[3].text
 
 
 def test_a_tokenizer_that_the_model_was_not_trained_with_is_refused(copied: Path) -> None:
@@ -369,7 +385,7 @@ def test_separate_vocabularies_make_two_models(tmp_path: Path, data: dict[str, s
     assert info["source_vocab_size"] == tokenizer.source_vocab_size != tokenizer.target_vocab_size
     assert info["target_vocab_size"] == tokenizer.target_vocab_size
     assert tokenizer.source_bytes != tokenizer.target_bytes
-    assert len(Translator(run, num_threads=1).translate(["Der Hund sieht Baum."])) == 1
+    assert len(Translator(run).translate(["Der Hund sieht Baum."])) == 1
 
 
 def test_where_matplotlib_is_missing_the_remedy_is_told(tmp_path: Path, data: dict[str, str]) -> None:
@@ -478,6 +494,139 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, finis
     for info in (ours, theirs):
         del info["training"]["seconds"], info["training"]["peak_memory_bytes"]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_run_that_is_being_written_is_left_alone(copied: Path, finished: Finished, options: dict[str, bool]) -> None:
+    with Run(copied).locked():
+        (copied / CORPUS).mkdir()
+        before = sorted(copied.rglob("*"))
+        message = "another training" if options else "holds a run already"
+        fails(RunError, message, lambda: train(finished.config, copied, **options))
+        assert sorted(copied.rglob("*")) == before
+    assert not (copied / LOCK).exists()
+
+
+def test_a_run_is_locked_until_it_is_finished(tmp_path: Path, finished: Finished) -> None:
+    def stop() -> bool:
+        fails(RunError, "another training", lambda: train(finished.config, tmp_path / "run", resume=True))
+        fails(RunError, "another training", lambda: train(finished.config, tmp_path / "run", overwrite=True))
+        return False
+
+    train(finished.config, tmp_path / "run", stop=stop)
+    assert model_bytes(tmp_path / "run") == model_bytes(finished.folder)
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_a_run_that_another_training_made_meanwhile_is_not_replaced(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = Run.locked
+
+    def late(run: Run) -> Any:
+        run.write_config(finished.config)
+        return locked(run)
+
+    monkeypatch.setattr(Run, "locked", late)
+    fails(RunError, "holds a run already", lambda: train(finished.config, tmp_path / "run"))
+    assert list(snapshot(tmp_path / "run")) == ["config.toml"]
+
+
+def test_the_prepared_corpus_never_stays_behind(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(finished.config, folder, stop=lambda: True)
+    assert not (folder / CORPUS).exists()
+    for error in (TrainingError("no"), KeyboardInterrupt()):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        for name in ("train", "resume"):
+            with monkeypatch.context() as patch, pytest.raises(type(error)):
+                patch.setattr(pipeline.Trainer, name, fail)
+                train(finished.config, folder, resume=True)
+            assert not (folder / CORPUS).exists()
+    fails(RunError, "seed", lambda: train(
+        configured(finished.config.data.model_dump(), training={"seed": 2}), folder, resume=True
+    ))  # fmt: skip
+    assert not (folder / CORPUS).exists()
+    train(finished.config, folder, resume=True)
+    assert model_bytes(folder) == model_bytes(finished.folder)
+
+
+def test_asked_to_stop_during_the_last_step_it_stops_before_finishing(tmp_path: Path, finished: Finished) -> None:
+    class Gently:
+        inside = asked = False
+
+        def __enter__(self) -> None:
+            self.inside = True
+
+        def __exit__(self, *_: object) -> None:
+            self.inside, self.asked = False, True
+
+    gently = Gently()
+
+    def stop() -> bool:
+        assert gently.inside or gently.asked
+        return gently.asked
+
+    with pytest.raises(Interrupted):
+        train(finished.config, tmp_path / "run", stop=stop, gently=gently)
+    assert not Run(tmp_path / "run").finished()
+    train(finished.config, tmp_path / "run", resume=True)
+    assert model_bytes(tmp_path / "run") == model_bytes(finished.folder)
+
+
+def test_what_helps_against_steps_that_are_not_finite_may_change_and_is_told(copied: Path, finished: Finished) -> None:
+    remedies = {"learning_rate_scale": 0.25, "clip_norm": 1.0, "precision": "bf16"}
+    listener = Listener()
+    changed = configured(finished.config.data.model_dump(), training={**remedies, "max_steps": 12})
+    outcome = train(changed, copied, listener, resume=True)
+    assert outcome.state.step == 12
+    for line in (
+        "resuming with training.learning_rate_scale = 0.25 instead of 1.0",
+        "resuming with training.clip_norm = 1.0 instead of 0.0",
+        'resuming with training.precision = "bf16" instead of "fp32"',
+    ):
+        assert line in listener.messages
+    assert outcome.run.info()["training"]["precision"] == "bf16"
+    again = Listener()
+    train(changed, copied, again, resume=True)
+    assert not any("instead of" in message for message in again.messages)
+
+
+def test_a_corpus_that_merely_moved_may_be_resumed(tmp_path: Path) -> None:
+    def corpus(folder: Path, valid: Pairs = VALID) -> dict[str, Any]:
+        return {
+            **write_sides(folder, "train", TRAIN), **write_sides(folder, "valid", valid),
+            **write_sides(folder, "test", TEST),
+        }  # fmt: skip
+
+    folder = tmp_path / "run"
+    train(configured(corpus(tmp_path / "old"), training={"max_steps": 2}), folder)
+    moved = {**corpus(tmp_path / "new"), "downloads": []}
+    outcome = train(configured(moved, training={"max_steps": 4}), folder, resume=True)
+    assert outcome.state.step == 4
+    assert outcome.run.config().data.train_source == str(tmp_path / "new" / "train.de")
+    before = snapshot(folder)
+    other = configured(corpus(tmp_path / "other", VALID[:-1]), training={"max_steps": 6})
+    fails(TrainingError, "the validation is not the one", lambda: train(other, folder, resume=True))
+    without = configured({name: path for name, path in moved.items() if not name.startswith("valid")})
+    fails(RunError, r"data\.valid_source = '', but", lambda: train(without, folder, resume=True))
+    assert snapshot(folder) == before
+
+
+def test_a_given_tokenizer_may_move_but_not_appear(tmp_path: Path, copied: Path, finished: Finished) -> None:
+    corpus = finished.config.data.model_dump()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.model").write_bytes((copied / "tokenizer.model").read_bytes())
+        given = {"source_model": str(tmp_path / f"{name}.model")}
+        steps = {"max_steps": 2 if name == "one" else 3}
+        train(configured(corpus, tokenizer=given, training=steps), tmp_path / "given", resume=name == "two")
+    fails(RunError, r"tokenizer\.source_model", lambda: train(configured(corpus, tokenizer=given), copied, resume=True))
 
 
 def test_a_finished_run_may_be_resumed_and_stays_as_it_is(copied: Path, finished: Finished) -> None:

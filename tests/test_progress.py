@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from seq2seq.config import Config, build_config
+from seq2seq.config import Config
 from seq2seq.pipeline import Example, Outcome
 from seq2seq.progress import TrainingProgress, describe_outcome
+from seq2seq.recipe import build_config
 from seq2seq.run import Run
 from seq2seq.training.trainer import TrainingState
 

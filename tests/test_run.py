@@ -18,17 +18,16 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-import seq2seq.run as run_module
-from seq2seq.config import Config, TokenizerConfig, build_config
+from seq2seq import checkpoints as checkpoints_module
+from seq2seq import files as files_module
+from seq2seq import run as run_module
+from seq2seq.checkpoints import Checkpoint
+from seq2seq.config import Config, TokenizerConfig
 from seq2seq.errors import UserError
-from seq2seq.run import (
-    FORMAT_VERSION,
-    Checkpoint,
-    Run,
+from seq2seq.files import (
     RunError,
-    build_model,
     file_hash,
-    load_weights,
+    locked,
     read_json,
     read_tensors,
     replacing,
@@ -36,6 +35,8 @@ from seq2seq.run import (
     write_json,
     write_tensors,
 )
+from seq2seq.recipe import build_config
+from seq2seq.run import FORMAT_VERSION, Run, build_model, load_weights
 from seq2seq.text.tokenizer import Tokenizer
 
 SMALL = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 1, "num_decoder_layers": 1}
@@ -154,6 +155,74 @@ def test_one_kind_of_tokenizer_takes_the_place_of_the_other(tmp_path: Path, toke
         assert len(list(tmp_path.glob("*.model"))) == (1 if shared else 2)
 
 
+# One writer
+
+HOLDING = """
+import os, sys
+from pathlib import Path
+from seq2seq.run import Run
+
+with Run(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+    os._exit(9)
+"""
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+
+
+@posix_only
+def test_a_run_has_one_writer_and_the_lock_is_no_part_of_it(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with run.locked():
+        assert not Run.exists(tmp_path)
+        before = tree(tmp_path)
+        fails(lambda: run.locked().__enter__(), str(tmp_path), "another training")
+        assert tree(tmp_path) == before
+    assert tree(tmp_path) == {}
+    with run.locked():
+        pass
+
+
+@posix_only
+def test_a_process_that_died_holds_no_lock(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        fails(lambda: Run(tmp_path).locked().__enter__(), "another training")
+        process.communicate(timeout=300)
+    assert (tmp_path / ".lock").exists()
+    with Run(tmp_path).locked():
+        pass
+
+
+@posix_only
+def test_a_lock_file_that_its_last_holder_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flock, calls = tmp_path / ".lock", files_module.fcntl.flock, itertools.count(1)
+
+    def removed_before(descriptor: int, operation: int) -> None:
+        if next(calls) == 1:
+            path.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(files_module.fcntl, "flock", removed_before)
+    with locked(path, "refused"):
+        fails(lambda: locked(path, "refused").__enter__(), "refused")
+
+
+@posix_only
+def test_where_nothing_can_be_locked_training_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files_module.fcntl, "flock", fail)
+    with locked(tmp_path / ".lock", "refused"):
+        pass
+    fails(lambda: locked(tmp_path / "none" / ".lock", "refused").__enter__(), "none/.lock", "cannot be written")
+
+
 # Whole files or none
 
 
@@ -178,7 +247,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_temporary(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_module.os, call, fail)
+    monkeypatch.setattr(files_module.os, call, fail)
     fails(lambda: write_atomic(path, b"new"), f"{path}: ", "No space left on device", "free some space")
     assert tree(tmp_path) == ({} if before is None else {"file": before})
 
@@ -201,7 +270,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from seq2seq.errors import UserError
-from seq2seq.run import Run, write_atomic
+from seq2seq.files import write_atomic
+from seq2seq.run import Run
 
 folder = Path(sys.argv[1])
 run = Run(folder)
@@ -224,7 +294,7 @@ def test_a_full_disk_is_named_and_leaves_the_run_as_it_was(finished: Run) -> Non
     (finished.path / "model.json").unlink()  # write_model takes it away first, so that it never fits another model
     before = tree(finished.path)
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(finished.path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", FULL_DISK, str(finished.path)], capture_output=True, text=True, timeout=300, check=True
     )
     config, model, checkpoint = done.stdout.splitlines()
     assert config.startswith(f"{finished.path}/config.toml: no space left")
@@ -315,14 +385,16 @@ def test_a_checkpoint_is_complete_or_not_there(
     run: Run, monkeypatch: pytest.MonkeyPatch, writer: str, call: int
 ) -> None:
     save(run, 1)
-    before, original, calls = tree(run.path), getattr(run_module, writer), itertools.count(1)
+    # Files are synchronised where they are written, the checkpoint's own folder at last.
+    module = files_module if writer == "sync_folder" else checkpoints_module
+    before, original, calls = tree(run.path), getattr(module, writer), itertools.count(1)
 
     def fail(*arguments: object) -> object:
         if next(calls) == call:
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(run_module, writer, fail)
+    monkeypatch.setattr(module, writer, fail)
     try:
         save(run, 2)
     except KeyboardInterrupt:
@@ -344,6 +416,108 @@ def test_what_an_interrupted_save_left_is_ignored_and_cleaned_away(run: Run) -> 
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [1]
     run.clean()
     assert tree(run.path) == {**before, ".mine.tmp": b"mine"}
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash_at_removing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing is removed, as after a kill: not even by what cleans up."""
+
+    def fail(path: Path, **_: object) -> None:
+        if path.exists():
+            raise Crash
+
+    monkeypatch.setattr(checkpoints_module.shutil, "rmtree", fail)
+
+
+def test_a_crash_while_a_checkpoint_is_saved_again_loses_neither(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run, 1)
+    before, replace, calls = tree(run.path), os.replace, itertools.count(1)
+
+    def second_is_a_crash(source: Path, target: Path) -> None:
+        if target.parent.name == "checkpoints" and next(calls) >= 2:  # the old one is aside, the new one not in place
+            crash_at_removing(monkeypatch)
+            raise Crash
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoints_module.os, "replace", second_is_a_crash)
+    with pytest.raises(Crash):
+        save(run, 1)
+    monkeypatch.undo()
+    assert run.checkpoints() == []
+    run.clean()
+    assert tree(run.path) == before
+
+
+def test_a_crash_after_a_checkpoint_was_saved_again_leaves_the_new_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(run, 1)
+    crash_at_removing(monkeypatch)
+    with pytest.raises(Crash):
+        run.save_checkpoint(1, {"weight": torch.full((2,), 7.0)}, {"moment": torch.zeros(2)}, {})
+    monkeypatch.undo()
+    assert len(os.listdir(run.path / "checkpoints")) == 2
+    run.clean()
+    assert os.listdir(run.path / "checkpoints") == ["step-00000001"]
+    assert run.checkpoints()[0].model_tensors()["weight"].tolist() == [7.0, 7.0]
+
+
+def test_a_checkpoint_that_is_half_removed_does_not_count(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save(run, step)
+
+    def half(path: Path, **_: object) -> None:
+        if path.exists():
+            (path / "model.safetensors").unlink()
+            raise Crash
+
+    monkeypatch.setattr(checkpoints_module.shutil, "rmtree", half)
+    with pytest.raises(Crash):
+        run.prune_checkpoints({2})
+    monkeypatch.undo()
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [2]
+    run.clean()
+    assert os.listdir(run.path / "checkpoints") == ["step-00000002"]
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "state.json"])
+def test_cleaning_sweeps_incomplete_checkpoints_and_nothing_else(run: Run, missing: str) -> None:
+    save(run, 1)
+    (save(run, 2).path / missing).unlink()
+    (run.path / "checkpoints" / "step-by-step").mkdir()
+    run.clean()
+    assert sorted(os.listdir(run.path / "checkpoints")) == ["step-00000001", "step-by-step"]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Run) -> None:
+    for step in (1, 2, 3, 4):
+        save(run, step)
+    (run.checkpoint_path(1) / "optimizer.safetensors").unlink()
+    flip(run.checkpoint_path(3) / "model.safetensors", -1)
+    flip(run.checkpoint_path(4) / "optimizer.safetensors", -1)
+    told: list[str] = []
+    assert run.newest_sound_checkpoint(told.append) == Checkpoint(run.checkpoint_path(2), 2)
+    assert len(told) == 2
+    for step, line in zip((4, 3), told, strict=True):
+        assert str(run.checkpoint_path(step)) in line and "going back to step 2" in line and "\n" not in line
+    # Neither is averaged, resumed from, or in the way of the one that is saved at its step.
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [1, 2]
+    assert run.newest_sound_checkpoint(told.append) == Checkpoint(run.checkpoint_path(2), 2)
+    assert len(told) == 2
+    flip(save(run, 4).path / "model.safetensors", -1)
+    assert run.newest_sound_checkpoint(told.append) == Checkpoint(run.checkpoint_path(2), 2)
+
+
+def test_where_all_checkpoints_are_damaged_none_is_touched(run: Run) -> None:
+    assert run.newest_sound_checkpoint(pytest.fail) is None
+    for step in (1, 2):
+        flip(save(run, step).path / "model.safetensors", -1)
+    before = tree(run.path)
+    fails(lambda: run.newest_sound_checkpoint(pytest.fail), "step-00000002", "--overwrite")
+    assert tree(run.path) == before
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "state.json"])
@@ -556,7 +730,7 @@ def test_weights_come_back_bit_for_bit(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
-        model.target_embedding[0, :4] = torch.tensor([-0.0, float("inf"), 1e-45, float("nan")])
+        model.target_embedding[0, :4] = torch.tensor([-0.0, 3.4e38, 1e-45, -1e-38])
     run.write_model(model.state_dict(), {})
     loaded = Run.open(tmp_path).load_model()
     assert not loaded.training
@@ -588,6 +762,28 @@ def test_weights_that_do_not_fit_are_named(tokenizers: dict[bool, Tokenizer]) ->
             str(tuple(tensors[name].shape)),
         )
     load_weights(model, tensors, "file")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(finished: Run, value: float) -> None:
+    tensors = dict(read_tensors(finished.path / "model.safetensors"))
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = value
+    finished.write_model(tensors, {"identity": {}})
+    fails(finished.load_model, f"{finished.path}/model.safetensors: {name}", "not finite")
+
+
+def test_a_model_older_than_the_newest_checkpoint_is_remarked_on(finished: Run) -> None:
+    assert finished.remark() is None  # it does not say how long it was trained
+    tensors = finished.load_model().state_dict()
+    finished.write_model(tensors, {"training": {"steps": 1}})
+    assert finished.remark() is None
+    save(finished, 5)
+    finished.load_model()
+    remark = finished.remark()
+    assert remark is not None and "\n" not in remark
+    for part in ("step 1,", "step 5:", f"seq2seq train --run-dir {finished.path} --resume"):
+        assert part in remark
 
 
 def test_weights_for_another_configuration_are_refused_by_name(finished: Run) -> None:

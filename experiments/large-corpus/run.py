@@ -40,7 +40,7 @@ def write_corpus(folder: Path, pairs: int) -> None:
 
 def watch_size(folder: Path, stop: threading.Event, largest: list[int]) -> None:
     while not stop.wait(0.5):
-        size = sum(path.stat().st_size for path in folder.glob("corpus/*") if path.is_file())
+        size = sum(path.stat().st_size for path in folder.glob(".corpus/*") if path.is_file())
         largest[0] = max(largest[0], size)
 
 
@@ -67,6 +67,7 @@ def main() -> None:
         if process.wait() != 0:
             sys.exit("training failed")
         stop.set()
+    assert largest[0], "the prepared corpus was not seen"
     result = {
         "pairs": arguments.pairs,
         "seconds_until_first_step": round(first_step or 0.0, 1),

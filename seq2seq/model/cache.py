@@ -72,7 +72,8 @@ class DecoderCache:
         """Keeps the memories of `sentences` [B'], indices into the B current ones (hypotheses are kept apart)."""
         self.memory_mask = self.memory_mask.index_select(0, sentences)
         # Memories of the longest sentences may be gone: give up the columns that nobody attends to any more.
-        used = int(self.memory_mask.flatten(1).sum(1).max()) if len(sentences) else 0
+        seen = self.memory_mask.flatten(1).any(0).nonzero()
+        used = int(seen.max()) + 1 if len(seen) else 0
         self.memory_mask = self.memory_mask[..., :used]
         for layer in self.layers:
             layer.cross_key = layer.cross_key.index_select(0, sentences)[:, :, :used].contiguous()

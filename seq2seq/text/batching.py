@@ -157,7 +157,9 @@ def padding_share(plan: list[Indices], lengths: Lengths) -> float:
     return 1.0 - real / padded if padded else 0.0
 
 
-def in_order(pairs: PiecePairs, micro_batch_tokens: int) -> Iterator[Batch]:
-    """Every pair once, in a fixed order of lengths: for validation."""
-    for indices in plan_epoch(pairs.source_lengths, pairs.target_lengths, micro_batch_tokens, seed=0, epoch=0):
-        yield collate(pairs, indices)
+def in_order(pairs: PiecePairs, micro_batch_tokens: int, longest: int) -> Iterator[Batch]:
+    """Every pair of at most `longest` pieces a side once, in a fixed order of lengths: for validation."""
+    kept = np.flatnonzero(np.maximum(pairs.source_lengths, pairs.target_lengths) <= longest)
+    lengths = pairs.source_lengths[kept], pairs.target_lengths[kept]
+    for indices in plan_epoch(*lengths, micro_batch_tokens, seed=0, epoch=0):
+        yield collate(pairs, kept[indices])

@@ -1,13 +1,49 @@
-"""Checkpoint averaging (section 6.1): the mean of the weights of several checkpoints is one better model."""
+"""Which checkpoints are kept and which make the final model; averaging them (section 6.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from seq2seq.config import TrainingConfig
 from seq2seq.run import Checkpoint, RunError
+from seq2seq.training.state import TrainingState
+
+
+def score(validation: Mapping[str, Any]) -> float:
+    """What checkpoints are ranked by: BLEU, or the loss where nothing is decoded."""
+    bleu = validation["valid_bleu"]
+    return -float(validation["valid_loss"]) if bleu is None else float(bleu)
+
+
+def ranked_steps(validations: Iterable[Mapping[str, Any]]) -> list[int]:
+    """The validated steps, best first; of equals the earlier."""
+    ranked = sorted(validations, key=lambda validation: (-score(validation), validation["step"]))
+    return [int(validation["step"]) for validation in ranked]
+
+
+def regular_steps(config: TrainingConfig, steps: Iterable[int], last: int) -> list[int]:
+    """Of the given steps those at which every run saves, oldest first: not those kept for being among the best."""
+    return sorted(step for step in steps if step % config.save_every == 0 or step == last)
+
+
+def choose_checkpoints(
+    config: TrainingConfig, checkpoints: Sequence[Checkpoint], state: TrainingState
+) -> list[Checkpoint]:
+    """The checkpoints that make the final model, of those that there are: the last N, the best N, or the one best."""
+    kept = {checkpoint.step: checkpoint for checkpoint in checkpoints}
+    best = [step for step in ranked_steps(state.validations) if step in kept]
+    regular = regular_steps(config, kept, state.step)
+    if config.average == "none":
+        chosen = best[:1] or regular[-1:]
+    elif config.average == "best" and best:
+        chosen = best[: config.average_checkpoints]
+    else:
+        chosen = regular[-config.average_checkpoints :]
+    return [kept[step] for step in chosen]
 
 
 def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
@@ -19,6 +55,7 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
         raise RunError("there are no checkpoints to average")
     total: dict[str, Tensor] = {}
     for checkpoint in checkpoints:
+        checkpoint.verify()
         tensors = checkpoint.model_tensors()
         if not total:
             total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in tensors.items()}

@@ -29,7 +29,8 @@ def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoo
     gives each of the V pieces smoothing / V and the correct one 1 - smoothing more. Matrix products and probabilities
     have the dtype of `states`; the softmax is computed in float32 whatever it is, and so are the sums.
     """
-    loss, nll = _Chunked.apply(states, weight, targets, smoothing)  # type: ignore[no-untyped-call]
+    wanted = torch.is_grad_enabled()  # inside the function it always is off
+    loss, nll = _Chunked.apply(states, weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]
     return loss, nll
 
 
@@ -37,8 +38,10 @@ class _Chunked(torch.autograd.Function):
     """Forward computes the gradients of the sum; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        differentiate = any(ctx.needs_input_grad[:2])
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, smoothing: float, wanted: bool
+    ) -> tuple[Tensor, Tensor]:
+        differentiate = wanted and any(ctx.needs_input_grad[:2])
         vocabulary = weight.shape[0]
         matrix = weight.to(states.dtype)
         mean_row = (
@@ -55,8 +58,10 @@ class _Chunked(torch.autograd.Function):
             logits = chunk @ matrix.t()
             correct_logit = logits.gather(1, target).float()
             gradient = torch.softmax(logits, dim=1)
-            correct = gradient.gather(1, target)
-            token_nll = -correct.float().clamp_min(SMALLEST).log()
+            correct = gradient.gather(1, target).float()
+            # 1 - p as the sum of the others: in bfloat16 the difference would be lost where p is near 1.
+            others = gradient.sum(1, keepdim=True, dtype=torch.float32) - correct
+            token_nll = torch.where(others < 0.5, -torch.log1p(-others), -correct.clamp_min(SMALLEST).log())
             nll += token_nll.sum()
             if smoothing:  # log-sum-exp is the correct logit plus its -log p
                 uniform += (correct_logit + token_nll).sum() - (chunk.float() @ mean_row).sum()
@@ -64,7 +69,7 @@ class _Chunked(torch.autograd.Function):
                 continue
             # Not scatter_, which copies the whole tensor on a CPU.
             rows = torch.arange(chunk.shape[0], device=states.device)
-            gradient[rows, target[:, 0]] = (correct - (1.0 - smoothing))[:, 0]
+            gradient[rows, target[:, 0]] = (smoothing - others)[:, 0].to(gradient.dtype)
             torch.mm(gradient, matrix, out=grad_states[start : start + size])
             grad_weight += gradient.t() @ chunk
         if grad_states is not None and grad_weight is not None:
@@ -80,4 +85,5 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_weight = ctx.saved_tensors
-        return grad_states * grad_loss.to(grad_states.dtype), (grad_weight * grad_loss).to(ctx.weight_dtype), None, None
+        # A scalar does not promote: the gradient of the states keeps their dtype.
+        return grad_states * grad_loss, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from seq2seq.config import ModelConfig, build_config
+from seq2seq.config import ModelConfig
 from seq2seq.model.transformer import EOS, PAD, Transformer
+from seq2seq.recipe import build_config
 
 CHOICES = [
     {},

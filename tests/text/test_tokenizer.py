@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seq2seq.text.tokenizer as tokenizer_module
-from seq2seq.config import ConfigError, TokenizerConfig, build_config
+from seq2seq.config import ConfigError, TokenizerConfig
 from seq2seq.errors import UserError
+from seq2seq.recipe import build_config
 from seq2seq.text.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, TokenizerError, read_model
 
 Algorithm = Literal["bpe", "unigram"]

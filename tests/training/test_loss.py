@@ -36,7 +36,8 @@ def plain(states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> 
 
 
 def assert_equal_to_plain(given: Inputs, smoothing: float, *, relative: float = 1e-5, scale: float = 1.0) -> None:
-    """The same loss, -log p and gradients, up to `relative` of the largest number in each."""
+    """The same loss, -log p and gradients, up to `relative` of the largest number in each (0.1 where all are smaller:
+    differences of probabilities near 1 are no more exact than these)."""
     states, weight, targets = given
     loss, nll = smoothed_cross_entropy(states, weight, targets, smoothing)
     assert loss.dtype == nll.dtype == torch.float32 and loss.shape == nll.shape == ()
@@ -51,7 +52,7 @@ def assert_equal_to_plain(given: Inputs, smoothing: float, *, relative: float = 
         (weight.grad, scale * by_weight),
     ):
         torch.testing.assert_close(
-            value.double(), expected, rtol=0, atol=relative * max(1e-3, float(expected.abs().max()))
+            value.double(), expected, rtol=0, atol=relative * max(0.1, float(expected.abs().max()))
         )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import seq2seq.training.trainer as trainer_module
-from seq2seq.config import ModelConfig, TrainingConfig
+from seq2seq.config import ConfigError, ModelConfig, TrainingConfig
 from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
 from seq2seq.decoding.scoring import score_batch
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
@@ -593,7 +593,7 @@ def test_patience_alone_is_a_limit_only_where_something_is_validated(tmp_path: P
     config = settings(patience=1, validate_every=1)
     state = trainer_for(tmp_path / "valid", config, valid=Copies(5), evaluate=scores(2, 1)).train()
     assert (state.step, state.horizon) == (2, None)
-    with pytest.raises(TrainingError, match="nothing says when training ends"):
+    with pytest.raises(ConfigError, match="nothing says when training ends"):
         trainer_for(tmp_path / "none", config).train()
 
 

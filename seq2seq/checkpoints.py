@@ -1,0 +1,176 @@
+"""Checkpoints of a run folder: each complete or not there, whenever a process ends.
+
+    checkpoints/step-00001000/     model.safetensors optimizer.safetensors state.json
+
+A folder appears under its name by being renamed when all its files are written, and loses the name before any of them
+is removed. What does not have such a name (`.saving-*`, `damaged-*`) does not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from seq2seq.files import RunError, file_hash, read_json, read_tensors, sync_folder, write_json, write_tensors
+
+CHECKPOINTS = "checkpoints"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+# Folders that are being written, and of these the ones that are being replaced or removed.
+SAVING, ASIDE = ".saving-", ".saving-old-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: `path` holds the model, the training state and, in the newest ones, the optimizer."""
+
+    path: Path
+    step: int
+
+    def state(self) -> dict[str, Any]:
+        state = read_json(self.path / STATE)
+        if state.get("step") != self.step or not isinstance(state.get("files"), dict):
+            raise RunError(f"{self.path / STATE}: damaged: it does not say what belongs to step {self.step}")
+        return state
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        return self._tensors(MODEL)
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        return self._tensors(OPTIMIZER)
+
+    def resumable(self) -> bool:
+        return (self.path / OPTIMIZER).exists()
+
+    def verify(self) -> None:
+        """Raises RunError where a file does not have the SHA-256 that state.json names."""
+        for name, expected in self.state()["files"].items():
+            if (self.path / name).exists() and file_hash(self.path / name) != expected:
+                raise RunError(f"{self.path / name}: damaged: its SHA-256 is not the one in {STATE}")
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        return read_tensors(self.path / name)
+
+
+class CheckpointFolder:
+    """The checkpoints of the run in folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / CHECKPOINTS / f"step-{step:08d}"
+
+    def save_checkpoint(
+        self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+    ) -> Checkpoint:
+        """Writes a checkpoint beside its place and renames the folder: it is complete or does not exist.
+
+        One of the same step is set aside before: a crash in between leaves both, and `clean` puts it back.
+        """
+        final = self.checkpoint_path(step)
+        final.parent.mkdir(exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=SAVING, dir=final.parent))
+        try:
+            write_tensors(temporary / MODEL, model)
+            write_tensors(temporary / OPTIMIZER, optimizer)
+            files = {name: file_hash(temporary / name) for name in (MODEL, OPTIMIZER)}
+            write_json(temporary / STATE, {**state, "step": step, "files": files})
+            os.chmod(temporary, 0o755)
+            aside = _set_aside(final) if final.exists() else None
+            os.replace(temporary, final)
+            sync_folder(final.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._put_back()
+            raise
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        return Checkpoint(final, step)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Complete checkpoints, oldest first."""
+        found = []
+        for path in (self.path / CHECKPOINTS).glob("step-*"):
+            with contextlib.suppress(ValueError):
+                step = int(path.name.removeprefix("step-"))
+                if _complete(path):
+                    found.append(Checkpoint(path, step))
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint from which training can go on."""
+        resumable = [checkpoint for checkpoint in self.checkpoints() if checkpoint.resumable()]
+        return resumable[-1] if resumable else None
+
+    def newest_sound_checkpoint(self, report: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint from which training can go on and whose files have the hashes that it names.
+
+        Newer ones that are damaged are reported, a line each, and renamed to `damaged-step-*`: left in place, they
+        would be averaged or resumed from later. Raises RunError where there are damaged ones only.
+        """
+        damaged: list[tuple[Checkpoint, RunError]] = []
+        for checkpoint in reversed(self.checkpoints()):
+            if not checkpoint.resumable():
+                continue
+            try:
+                checkpoint.verify()
+            except RunError as error:
+                damaged.append((checkpoint, error))
+                continue
+            for broken, damage in damaged:
+                renamed = broken.path.with_name(f"damaged-{broken.path.name}")
+                shutil.rmtree(renamed, ignore_errors=True)
+                os.replace(broken.path, renamed)
+                report(f"{damage}; going back to step {checkpoint.step:,}, the folder is now {renamed.name}")
+            return checkpoint
+        if damaged:
+            raise RunError(f"{damaged[0][1]}; no earlier checkpoint is sound: start anew with --overwrite")
+        return None
+
+    def prune_checkpoints(self, keep: set[int], *, resumable: int = 2) -> None:
+        """Removes all checkpoints but those of the given steps, and optimizers of all but the newest `resumable`."""
+        kept = []
+        for checkpoint in self.checkpoints():
+            if checkpoint.step in keep:
+                kept.append(checkpoint)
+            else:
+                shutil.rmtree(_set_aside(checkpoint.path), ignore_errors=True)
+        for checkpoint in kept[:-resumable]:
+            (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
+
+    def clean_checkpoints(self) -> None:
+        """Removes what an interrupted save or removal left behind; puts back what only lacks its replacement."""
+        self._put_back()
+        for path in (self.path / CHECKPOINTS).glob(f"{SAVING}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.path / CHECKPOINTS).glob("step-*"):
+            if path.name.removeprefix("step-").isdecimal() and not _complete(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _put_back(self) -> None:
+        """Gives complete checkpoints that were set aside their place again, where nothing has taken it."""
+        folder = self.path / CHECKPOINTS
+        for aside in folder.glob(f"{ASIDE}*"):
+            place = folder / aside.name.removeprefix(ASIDE)
+            if _complete(aside) and not place.exists():
+                os.replace(aside, place)
+
+
+def _complete(checkpoint: Path) -> bool:
+    return (checkpoint / STATE).exists() and (checkpoint / MODEL).exists()
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    """Renames a checkpoint so that it does not count any more; returns the folder, which is to be removed."""
+    aside = checkpoint.with_name(f"{ASIDE}{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(checkpoint, aside)
+    return aside

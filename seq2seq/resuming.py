@@ -1,0 +1,47 @@
+"""What of its configuration a run may change when it goes on (`train --resume`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from seq2seq.config import DATA_PATHS, Config
+from seq2seq.files import RunError
+
+# What helps where steps are not finite.
+REMEDIES = {"learning_rate_scale", "clip_norm", "precision"}
+# How long, how often, and where it is computed.
+MAY_CHANGE = REMEDIES | {
+    "max_steps", "max_epochs", "max_minutes", "validate_every", "save_every", "log_every", "patience", "keep_last",
+    "keep_best", "average", "average_checkpoints", "num_threads", "device", "max_skipped_steps",
+}  # fmt: skip
+# Where the files are: hashes in every checkpoint vouch for what is in them.
+PATHS = {"data": {*DATA_PATHS, "downloads"}, "tokenizer": {"source_model", "target_model"}}
+
+
+def check_changes(old: Config, new: Config) -> None:
+    """Raises RunError, naming the field, where a run cannot go on with another configuration."""
+    for section in ("data", "tokenizer", "model", "training"):
+        before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
+        for name, value in after.items():
+            if before[name] != value and not _may_change(section, name, before[name], value):
+                raise RunError(
+                    f"--resume: {section}.{name} = {value!r}, but this run began with {before[name]!r}: "
+                    "put it back, or start anew with --overwrite"
+                )
+
+
+def tell_changes(old: Config, new: Config, tell: Callable[[str], None]) -> None:
+    """Tells of the changes that make another training of the rest."""
+    for name in sorted(REMEDIES):
+        before, after = getattr(old.training, name), getattr(new.training, name)
+        if before != after:
+            tell(f"resuming with training.{name} = {json.dumps(after)} instead of {json.dumps(before)}")
+
+
+def _may_change(section: str, name: str, before: object, after: object) -> bool:
+    if section == "training":
+        return name in MAY_CHANGE
+    # Files may have moved. But without its path the validation set, or a given tokenizer, would silently be gone.
+    may_vanish = name == "downloads" or name.startswith("test_")
+    return name in PATHS.get(section, ()) and (may_vanish or bool(before) == bool(after))

@@ -1,0 +1,48 @@
+"""SIGINT (Ctrl-C) and SIGTERM: the first one ends a command in good order, a second one at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has come. Raised where the program stands, so that everything on the way out is cleaned up."""
+
+
+class Signals:
+    """Raises Stopped on a signal; as a context manager, only remembers it, for a loop that asks `received`."""
+
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came
+        self.raised = False
+        self._gentle = False
+
+    def install(self) -> None:
+        self.number, self.raised = 0, False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def received(self) -> bool:
+        return self.number != 0
+
+    def reason(self) -> tuple[str, int]:
+        """What to say at the end, and the exit code: 128 and the number, as a shell gives it."""
+        return "terminated" if self.number == signal.SIGTERM else "interrupted", 128 + (self.number or signal.SIGINT)
+
+    def __enter__(self) -> Signals:
+        self._gentle = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._gentle = False
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.number:
+            os._exit(128 + number)
+        self.number = number
+        if not self._gentle:
+            self.raised = True
+            raise Stopped
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"stopping after the next step, with a checkpoint; once more to stop at once\n")

@@ -1,0 +1,61 @@
+"""How many steps a training takes: given, or planned once from the minutes that it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seq2seq.config import ConfigError, TrainingConfig
+
+# A horizon that is planned from minutes: how much of the time is spent measuring the speed, and how much is left for
+# validating, saving and averaging.
+MEASURE_SHARE, RESERVE_SHARE = 0.04, 0.10
+MIN_MEASURED_STEPS = 8
+
+
+def check_end(config: TrainingConfig, has_validation: bool) -> None:
+    """Raises ConfigError where nothing says when training ends."""
+    if config.max_steps or config.max_epochs or config.max_minutes:
+        return
+    if config.patience and has_validation and config.schedule in ("inverse_sqrt", "constant"):
+        return
+    raise ConfigError(
+        "nothing says when training ends: set training.max_steps, training.max_epochs or training.max_minutes"
+    )
+
+
+def known_horizon(config: TrainingConfig, updates_per_epoch: int) -> int | None:
+    """The number of steps where it is known beforehand; None where minutes or patience decide."""
+    if config.max_steps is not None:
+        return config.max_steps
+    if config.max_epochs is not None and config.max_minutes is None:
+        return config.max_epochs * updates_per_epoch
+    return None
+
+
+def plan_from_timings(
+    config: TrainingConfig, step: int, seconds: float, timings: Sequence[float], updates_per_epoch: int
+) -> int | None:
+    """Turns `max_minutes` into steps once enough of them have been timed; None until then.
+
+    step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting.
+    """
+    if config.max_minutes is None:
+        return None
+    budget = 60 * config.max_minutes
+    enough = seconds >= MEASURE_SHARE * budget and len(timings) >= MIN_MEASURED_STEPS
+    # Past the warm-up the schedule needs the horizon. (Where the plan turns out shorter than two warm-ups, the rate
+    # rises faster from here on; see `learning_rate`.)
+    if not enough and step < config.warmup_steps and seconds < (1 - RESERVE_SHARE) * budget:
+        return None
+    timed = timings[2:] or timings  # the first steps warm caches up
+    return plan_at_speed(config, step, seconds, sum(timed) / len(timed), updates_per_epoch)
+
+
+def plan_at_speed(
+    config: TrainingConfig, step: int, seconds: float, seconds_per_step: float, updates_per_epoch: int
+) -> int:
+    """The last step that fits into `max_minutes` of training altogether, at the given speed."""
+    assert config.max_minutes is not None
+    left = max(0.0, (1 - RESERVE_SHARE) * 60 * config.max_minutes - seconds)
+    horizon = step + int(left / seconds_per_step)
+    return horizon if config.max_epochs is None else min(horizon, config.max_epochs * updates_per_epoch)

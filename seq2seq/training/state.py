@@ -1,0 +1,106 @@
+"""What the training loop keeps and tells: its state, the sums since the last report, its errors and its observer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from seq2seq.errors import UserError
+
+STATE_FORMAT = 1  # raised whenever a resumed run would not go on as the one that was saved
+
+
+class TrainingError(UserError):
+    """Training cannot go on (exit code 1). The message gives the cause and the remedy."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and did so after a complete step and a checkpoint."""
+
+
+class Observer(Protocol):
+    """Who is told how training goes: the progress display, or a list in a test."""
+
+    def message(self, text: str) -> None:
+        """A line for people."""
+
+    def progress(self, record: Mapping[str, Any]) -> None:
+        """Every few steps; the same record that metrics.jsonl gets, and `horizon`."""
+
+    def validation(self, record: Mapping[str, Any]) -> None:
+        """After each validation; the same record that metrics.jsonl gets."""
+
+
+@dataclass
+class TrainingState:
+    """Where training stands. state.json keeps it, and resuming continues from it."""
+
+    step: int = 0  # complete updates, skipped ones included
+    epoch: int = 0
+    update: int = 0  # complete updates of this epoch
+    horizon: int | None = None  # the planned number of steps, once it is known
+    limits: list[float | None] | None = None  # max_steps, max_epochs, max_minutes that the horizon comes from
+    seconds: float = 0.0  # spent training, over all sittings
+    target_tokens: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    best_bleu: float | None = None
+    best_score: float | None = None  # what checkpoints are ranked by: the BLEU, or minus the loss where there is none
+    best_step: int | None = None
+    validations_since_best: int = 0
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    metrics_size: int = 0
+    finished: bool = False
+    environment: dict[str, Any] = field(default_factory=dict)  # precision, device, threads, torch: what bits depend on
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingState:
+        """From state.json. Raises TrainingError where another version of this program wrote it."""
+        if values.get("state_format") != STATE_FORMAT:
+            raise TrainingError(
+                f"the checkpoint has state_format = {values.get('state_format')!r} and this program continues "
+                f"{STATE_FORMAT} only: finish the run with the version that began it, or start anew with --overwrite"
+            )
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update did: sums over its target tokens, and the norm of the gradient."""
+
+    loss: float
+    nll: float
+    tokens: int
+    grad_norm: float
+    finite: bool
+
+
+class Window:
+    """Sums since the last report."""
+
+    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
+        """sums: what `sums` gave when an earlier sitting was saved."""
+        before = sums or {"loss": 0.0, "nll": 0.0, "grad_norm": 0.0, "tokens": 0, "seconds": 0.0}
+        self.loss, self.nll, self.grad_norm = before["loss"], before["nll"], before["grad_norm"]
+        self.tokens = int(before["tokens"])
+        self.started = time.perf_counter() - before["seconds"]
+
+    def sums(self) -> dict[str, float]:
+        names = ("loss", "nll", "grad_norm", "tokens")
+        return {**{name: getattr(self, name) for name in names}, "seconds": self.seconds()}
+
+    def add(self, step: Step) -> None:
+        if step.finite:
+            self.loss += step.loss
+            self.nll += step.nll
+            self.tokens += step.tokens
+            self.grad_norm = step.grad_norm
+
+    def pause(self, seconds: float) -> None:
+        self.started += seconds
+
+    def seconds(self) -> float:
+        return max(1e-9, time.perf_counter() - self.started)
