@@ -52,6 +52,7 @@ Threads = Annotated[int, _option("N", "CPU threads; 0 is one a core.")]
 
 def main() -> None:
     """The entry point: runs a command and turns what went wrong into one line and an exit code."""
+    _open_closed_streams()
     # Whatever the locale says; names of files that are not UTF-8 go through as they came.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
@@ -83,6 +84,16 @@ def _fail(message: str, code: int) -> NoReturn:
         _mute_stdout()
     print(f"seq2seq: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """A shell may start us without standard streams (`<&-`): Python then has None, and nothing can ask it anything."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _mute_stdout() -> None:

@@ -32,6 +32,7 @@ def draw_curves(run: Run) -> None:
     _line(axes[-1], steps, "learning_rate", "learning rate", "tab:gray")
     axes[-1].set_ylabel("learning rate")
     axes[-1].set_xlabel("step")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.set_ylim(bottom=0)
@@ -41,4 +42,6 @@ def draw_curves(run: Run) -> None:
 
 def _line(axis: Any, records: list[dict[str, Any]], key: str, label: str, color: str) -> None:
     points = [(record["step"], record[key]) for record in records if record[key] is not None]
-    axis.plot([step for step, _ in points], [value for _, value in points], label=label, color=color, linewidth=1.5)
+    marker = "o" if len(points) < 30 else ""  # a line through one point is nothing
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    axis.plot(steps, values, label=label, color=color, linewidth=1.5, marker=marker, markersize=3)

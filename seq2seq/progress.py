@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ class TrainingProgress:
         self.quiet = quiet
         self._bleu = ""
         self._progress = Progress(
-            TextColumn("step {task.fields[steps]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[numbers]}"),
-            _TimeLeft(),
+            TextColumn("step {task.fields[steps]}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=24)),  # gives way on a narrow terminal
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            _TimeLeft(table_column=Column(no_wrap=True)),
             console=self.console,
             transient=True,
             refresh_per_second=4,
+            expand=True,
             disable=quiet or not self.console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None, steps="0", numbers="", left=None, visible=False)

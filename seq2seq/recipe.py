@@ -14,7 +14,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,23 @@ SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
 PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model")}
 
 
-def build_config(values: Mapping[str, Any], *, preset: str | None = None, origin: str = "configuration") -> Config:
+def build_config(
+    values: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    origin: str = "configuration",
+    overridden: Collection[str] = (),
+) -> Config:
     """Lays `values` (nested, as TOML gives them) over a preset and validates the whole.
 
-    Raises ConfigError, naming `origin`, the field, the value and the remedy.
+    overridden: names of fields that came by --set, for the message. Raises ConfigError, naming `origin`, the field, the
+    value and the remedy.
     """
     values = dict(values)
     name = values.pop("preset", "")
     name = preset or name
     if not isinstance(name, str) or (name and name not in PRESETS):
+        origin = "--preset" if preset else origin
         raise ConfigError(f"{origin}: preset = {_show(name)} is unknown; choose one of {', '.join(PRESETS)}")
     merged: dict[str, Any] = {section: dict(fields) for section, fields in PRESETS.get(name, {}).items()}
     for section, fields in values.items():
@@ -56,7 +64,9 @@ def build_config(values: Mapping[str, Any], *, preset: str | None = None, origin
     try:
         return Config.model_validate({"preset": name, **merged})
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
+        explained = _explain(error)
+        field = explained.split(" ", 1)[0].rstrip(":")
+        raise ConfigError(f"{'--set' if field in overridden else origin}: {explained}") from None
 
 
 def load_config(
@@ -83,7 +93,9 @@ def load_config(
     values.update(sections)
     for override in overrides:
         _apply_override(values, override)
-    return build_config(values, preset=preset, origin=str(path) if path is not None else "command line")
+    origin = str(path) if path is not None else "command line"
+    overridden = {override.partition("=")[0].strip() for override in overrides}
+    return build_config(values, preset=preset, origin=origin, overridden=overridden)
 
 
 def dump_config(config: Config) -> str:

@@ -14,13 +14,14 @@ import torch
 from seq2seq.config import DecodingConfig
 from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
 from seq2seq.decoding.sampling import sample, sentence_seed
-from seq2seq.errors import OptionError
+from seq2seq.errors import OptionError, UserError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
-from seq2seq.runtime import Precision, choose_device, choose_precision, set_up_cpu
+from seq2seq.runtime import Precision, choose_device, choose_precision
 from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import EOS, Tokenizer
 
+MAX_LOGITS = 1 << 24  # hypotheses times vocabulary in one batch: 64 MB in float32
 STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
 
 
@@ -80,14 +81,12 @@ class Translator:
         run: str | Path | Run,
         *,
         precision: Precision = "fp32",
-        num_threads: int = 0,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Loads the model. Raises RunError where the folder has none. warn: told of lines that are cut."""
         run = run if isinstance(run, Run) else Run.open(Path(run))
         config = run.config()
         model = run.load_model()
-        set_up_cpu(num_threads)
         device = choose_device("auto")
         model.compute_dtype = choose_precision(precision, device)
         self._assign(model.to(device), run.tokenizer(), config.decoding, warn)
@@ -133,9 +132,19 @@ class Translator:
         options = self.check(options or Options())
         numbered = iter(lines)
         start = 0
-        while window := list(itertools.islice(numbered, STREAM_LINES)):
+        failure: UserError | None = None
+        while failure is None:
+            window: list[str] = []
+            try:
+                window.extend(itertools.islice(numbered, STREAM_LINES))
+            except UserError as error:  # what was read before it is translated first
+                failure = error
+            if not window:
+                break
             yield from self._window(window, start, options)
             start += len(window)
+        if failure is not None:
+            raise failure
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
@@ -191,10 +200,11 @@ class Translator:
         """Lines of similar length, longest first; empty lines are in no batch."""
         assert options.beam_size is not None
         width = options.n_best if options.sample else options.beam_size
+        most = MAX_LOGITS // (width * self.tokenizer.target_vocab_size)  # many short lines have many logits
         order = [int(i) for i in np.argsort(-lengths, kind="stable") if lengths[i]]
         start = 0
         while start < len(order):
-            size = max(1, self.config.batch_tokens // (width * (int(lengths[order[start]]) + 1)))
+            size = max(1, min(self.config.batch_tokens // (width * (int(lengths[order[start]]) + 1)), most))
             yield order[start : start + size]
             start += size
 

@@ -273,11 +273,10 @@ class Trainer:
     def resume(self) -> bool:
         """Continues from the newest checkpoint, if there is one. Raises TrainingError where it is of other data."""
         self.run.clean()
-        checkpoint = self.run.latest_checkpoint()
+        checkpoint = self.run.newest_sound_checkpoint(self.observer.message)
         if checkpoint is None:
             self.run.cut_metrics(0)
             return False
-        checkpoint.verify()
         values = checkpoint.state()
         for name, value in values.get("identity", {}).items():
             if self.identity.get(name, value) != value:

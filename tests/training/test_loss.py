@@ -98,6 +98,35 @@ def test_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> 
     assert_equal_to_plain(inputs(300, 16, 37, dtype=torch.bfloat16), smoothing, relative=0.02)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("closeness", [2.2, 2.9, 3.4])  # p(target) of about 0.95, 0.99, 0.999
+def test_bfloat16_is_near_where_the_model_is_confident(closeness: float, smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(1000, 64, generator=generator) * 0.3
+    targets = torch.randint(0, 1000, (200,), generator=generator)
+    noise = torch.randn(200, 64, generator=generator) * 0.05
+    states = (weight[targets] * closeness + noise).bfloat16().requires_grad_()
+    weight = weight.bfloat16().float().requires_grad_()
+    loss, nll = smoothed_cross_entropy(states, weight, targets, smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert states.grad is not None and weight.grad is not None
+    _, by_states, by_weight, expected_nll = plain(states, weight, targets, smoothing)
+    assert nll.item() == pytest.approx(expected_nll.item(), rel=0.01)
+    for gradient, expected in ((states.grad, by_states), (weight.grad, by_weight)):
+        assert float((gradient.double() - expected).norm() / expected.norm()) < 0.03
+
+
+def test_no_gradient_is_computed_where_none_is_wanted() -> None:
+    given_ = inputs(20, 8, 11)
+    with torch.no_grad():
+        loss, nll = smoothed_cross_entropy(*given_, 0.1)
+    assert not loss.requires_grad and not nll.requires_grad
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        smoothed_cross_entropy(*given_, 0.1)
+    products = sum(event.count for event in profile.key_averages() if event.key == "aten::mm")
+    assert products == 1
+
+
 @pytest.mark.parametrize("scale", [0.0, 1 / 4096, -3.0])
 def test_gradients_scale_with_what_comes_from_above(scale: float) -> None:
     assert_equal_to_plain(inputs(20, 8, 11), 0.1, scale=scale)

@@ -24,7 +24,8 @@ from seq2seq.decoding.scoring import score_batch
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run
 from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad, plan_epoch
-from seq2seq.training.trainer import Interrupted, Trainer, TrainingError, TrainingState, validation_loss
+from seq2seq.training.state import STATE_FORMAT, Interrupted, TrainingError, TrainingState
+from seq2seq.training.trainer import Trainer, validation_loss
 
 DIGITS = range(4, 14)  # ten pieces after the special ids
 VOCABULARY = 14
@@ -734,7 +735,7 @@ def test_epochs_are_a_limit_alone_and_beside_the_others(tmp_path: Path, clock: F
 
 
 def test_a_run_without_any_limit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"training\.max_steps, training\.max_epochs or training\.max_minutes"):
+    with pytest.raises(ConfigError, match=r"training\.max_steps, training\.max_epochs or training\.max_minutes"):
         trainer_for(tmp_path / "run", settings()).train()
 
 
@@ -774,4 +775,7 @@ def test_metrics_say_what_the_observer_hears(tmp_path: Path) -> None:
 
 def test_a_state_ignores_what_later_versions_may_add() -> None:
     state = TrainingState(step=3, epoch=1)
-    assert TrainingState.from_dict({**vars(state), "unknown": 1}) == state
+    assert TrainingState.from_dict({**vars(state), "state_format": STATE_FORMAT, "unknown": 1}) == state
+    for other in (None, STATE_FORMAT + 1):
+        with pytest.raises(TrainingError, match="state_format"):
+            TrainingState.from_dict({**vars(state), "state_format": other})
