@@ -82,6 +82,8 @@ def run_in_process(
         for number, handler in handlers.items():
             signal.signal(number, handler)
         _torch_threads(threads)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_flush_denormal(False)  # commands set up the whole process
     return Result(code if isinstance(code, int) else 0 if code is None else 1, out.getvalue(), err.getvalue())
 
 

@@ -343,13 +343,20 @@ def test_runs_that_cannot_translate_are_named(run_cli: Cli, tiny_run: Any, tmp_p
 @pytest.mark.parametrize(
     ("stdin", "parts"),
     [
-        (b"the cat\n\nthe d\xf6g\n", ["standard input, line 3: not UTF-8", "byte 6", "iconv"]),
         (b"\x1f\x8bnot gzip at all", ["standard input, line 1", "gzip"]),
         (b"x" * 1_100_000, ["standard input, line 1", "longer than 1,000,000 bytes"]),
     ],
 )
 def test_input_that_is_no_text_is_named_by_its_line(translate: Cli, stdin: bytes, parts: list[str]) -> None:
     one_line(translate(stdin=stdin, code=1), 1, *parts)
+
+
+def test_what_stands_before_a_bad_line_is_translated_first(translate: Cli) -> None:
+    result = translate(stdin=b"the cat\n\nthe d\xf6g\nthe cat\n", code=1)
+    assert len(result.lines) == 2 and result.lines[0] and not result.lines[1]
+    assert result.err.count("\n") == 1 and result.err.endswith("\n")
+    for part in ("standard input, line 3: not UTF-8", "byte 6", "iconv"):
+        assert part in result.err
 
 
 def test_files_that_cannot_be_read_are_named(translate: Cli, tmp_path: Path) -> None:

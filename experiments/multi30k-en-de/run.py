@@ -68,6 +68,7 @@ def main() -> None:
         results = json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else {}
         results[f"{name}, seed {info['training']['seed']}"] = {
             "recipe": str(RECIPES[name][0].relative_to(ROOT)),
+            "set": arguments.set,
             "parameters": info["num_parameters"],
             "training": info["training"],
             "validation": info["validation"],

@@ -250,7 +250,7 @@ def test_a_batch_stays_where_it_is_on_the_cpu() -> None:
 @properties
 @given(pairs=some_pairs, budget=st.integers(1, 30))
 def test_validation_sees_every_pair_once_and_always_in_the_same_order(pairs: Pairs, budget: int) -> None:
-    batches: list[Batch] = list(in_order(pairs, budget))
+    batches: list[Batch] = list(in_order(pairs, budget, 10**6))
     seen = [
         (tuple(source), tuple(target))
         for batch in batches
@@ -259,5 +259,13 @@ def test_validation_sees_every_pair_once_and_always_in_the_same_order(pairs: Pai
         )
     ]  # fmt: skip
     assert sorted(seen) == sorted(((*source, EOS), (*target, EOS)) for source, target in pairs.rows)
-    for one, again in zip(batches, in_order(pairs, budget), strict=True):
+    for one, again in zip(batches, in_order(pairs, budget, 10**6), strict=True):
         assert torch.equal(one.source, again.source) and torch.equal(one.target_output, again.target_output)
+
+
+def test_validation_leaves_out_what_is_too_long_on_either_side() -> None:
+    pairs = Pairs([([5] * 3, [6]), ([5] * 4, [6]), ([5], [6] * 4), ([5], [6] * 3)])
+    batches = list(in_order(pairs, 100, 3))
+    assert sum(len(batch.source) for batch in batches) == 2
+    assert max(batch.source.shape[1] for batch in batches) == 4  # three pieces and end-of-sentence
+    assert max(batch.target_output.shape[1] for batch in batches) == 4
