@@ -149,9 +149,14 @@ def train(
     corpus = {name: value for name, value in paths.items() if value}
     if corpus and not (source and target):
         raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
-    if resume and run_dir is not None and config is None and not corpus:
+    if resume and config is None:
+        if run_dir is None:
+            raise OptionError("--resume: which run? Name its folder with --run-dir")
+        if not run_dir.is_dir():
+            raise UserError(f"--resume: {run_dir}: no such run folder; check the path")
         config = run_dir / "config.toml"
-    if config is None and not corpus:
+    set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
+    if config is None and not corpus and not set_corpus:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
     from seq2seq.recipe import load_config
 
@@ -183,7 +188,7 @@ def translate(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
-    n_best: Annotated[int, _option("N", "Translations a line, best first, as `line ||| text ||| score`.")] = 1,
+    n_best: Annotated[int, _option("N", "Translations a line, as `line ||| text ||| score`, lines from 0.")] = 1,
     format_: Annotated[str, _option("text|jsonl", "Text or JSON objects.", "--format")] = "text",
     sample: Annotated[bool, typer.Option("--sample", help="Draw translations at random instead of searching.")] = False,
     temperature: Annotated[float, _option("X", "With --sample: below 1 is more careful, above 1 wilder.")] = 1.0,
@@ -303,13 +308,18 @@ def benchmark(
     chosen = parse_metrics(metrics)
     check_tokenize(tokenize)
     loaded = load_test_set(source, reference or []) if source else load_named_test_set(test_set or "", language_pair)
+    # What is cheap to find wrong is looked at before anything is translated.
+    finished = {system: bench.load_translations(system) for system in systems if not system.is_dir()}
+    for translations in finished.values():
+        bench.check_lines(translations, loaded)
+    runs = {system: Run.open(system) for system in systems if system.is_dir()}
     outputs = []
     for system in systems:
-        if not system.is_dir():
-            outputs.append(bench.load_translations(system))
+        if system in finished:
+            outputs.append(finished[system])
             continue
         print(f"translating with {system}", file=sys.stderr)
-        run = Run.open(system)
+        run = runs[system]
         outputs.append(
             bench.translate_test_set(
                 _translator(run, precision_name, threads),

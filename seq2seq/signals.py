@@ -45,4 +45,5 @@ class Signals:
             self.raised = True
             raise Stopped
         # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\n" if os.isatty(2) else b"")  # the live display's line is not ended
         os.write(2, b"stopping after the next step, with a checkpoint; once more to stop at once\n")

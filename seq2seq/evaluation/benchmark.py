@@ -197,6 +197,15 @@ def load_translations(path: Path) -> SystemOutput:
     return SystemOutput(name=str(path), hypotheses=list(read_lines(path)))
 
 
+def check_lines(system: SystemOutput, test_set: EvaluationSet) -> None:
+    """Raises DataError where a system does not have a translation for each line."""
+    if len(system.hypotheses) != len(test_set):
+        raise DataError(
+            f"{system.name} has {len(system.hypotheses):,} lines and {test_set.source.name} has {len(test_set):,}: "
+            f"give one translation for each line of the test set"
+        )
+
+
 def run_benchmark(
     test_set: EvaluationSet,
     systems: Sequence[SystemOutput],
@@ -211,11 +220,7 @@ def run_benchmark(
     """
     assert systems, "a benchmark needs a system"
     for system in systems:
-        if len(system.hypotheses) != len(test_set):
-            raise DataError(
-                f"{system.name} has {len(system.hypotheses):,} lines and {test_set.source.name} has {len(test_set):,}: "
-                f"give one translation for each line of the test set"
-            )
+        check_lines(system, test_set)
     done: dict[bytes, Subset] = {}  # by mask: mostly there is no overlap, and each set of scores costs seconds
 
     def score(keep: NDArray[np.bool_]) -> Subset:
