@@ -545,7 +545,7 @@ SIDES = ["--source", "train.en", "--target", "train.de"]
         (["recipe.toml", "--set", "tokenizer.vocab_size=16"], 1, ["tokenizer.vocab_size = 16", "raise it"]),
         (["recipe.toml", "--set", "training.device=cuda"], 2, ["training.device", "auto"]),
         (["recipe.toml", "--resume"], 1, ["no such run folder"]),
-        (["--resume"], 2, ["no such configuration file"]),
+        (["--resume"], 1, ["no such run folder"]),
     ],
 )
 def test_training_that_cannot_start_says_why_and_leaves_nothing(
@@ -557,6 +557,18 @@ def test_training_that_cannot_start_says_why_and_leaves_nothing(
         pytest.skip("there is a GPU here")
     one_line(in_corpus(*arguments, "--run-dir", tmp_path / "new"), code, *parts)
     assert not (tmp_path / "new").exists()
+
+
+def test_resuming_needs_the_folder_of_the_run(in_corpus: Cli) -> None:
+    one_line(in_corpus("--resume"), 2, "--resume", "--run-dir")
+
+
+def test_a_corpus_may_be_named_by_set_alone(in_corpus: Cli, tmp_path: Path) -> None:
+    one_line(
+        in_corpus("--set", "data.train_pairs=none.tsv", "--preset", "tiny", "--run-dir", tmp_path / "new"),
+        1,
+        "none.tsv",
+    )
 
 
 def test_a_run_is_not_replaced_unasked(in_corpus: Cli, tiny_run: Any) -> None:
