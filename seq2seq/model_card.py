@@ -14,17 +14,22 @@ def model_card(config: Config, info: Mapping[str, Any]) -> str:
     languages = f"{info['source_language'] or 'source'} to {info['target_language'] or 'target'}"
     key = f", head size {model.key_size}" if model.head_size is not None else ""
     corpus = info["corpus"]
+    steps = ", ".join(f"{step:,}" for step in training["averaged_steps"])
+    several = len(training["averaged_steps"]) > 1
+    weights = f"mean of the checkpoints at steps {steps}" if several else f"the checkpoint at step {steps}"
+    vocabulary = f"{info['source_vocab_size']:,} source and {info['target_vocab_size']:,} target pieces"
+    if info["shared_vocabulary"]:
+        vocabulary = f"{info['source_vocab_size']:,} pieces, shared by both sides"
     rows = [
         ("Architecture", f"Transformer, {model.num_encoder_layers} + {model.num_decoder_layers} layers, d_model "
          f"{model.d_model}, d_ff {model.d_ff}, {model.num_heads} heads{key}, {model.norm}-norm, {model.activation}"),
         ("Parameters", f"{info['num_parameters']:,}"),
-        ("Vocabulary", f"{info['source_vocab_size']:,} source and {info['target_vocab_size']:,} target pieces, "
-         + ("shared" if info["shared_vocabulary"] else "separate")),
+        ("Vocabulary", vocabulary),
         ("Training pairs", f"{corpus['kept']:,} of {corpus['read']:,} read"),
         ("Training", f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.1f} "
          f"minutes, {training['precision']}, seed {training['seed']}, "
          f"{training['hardware']}, torch {training['torch']}"),
-        ("Weights", f"mean of the checkpoints at steps {', '.join(map(str, training['averaged_steps']))}"),
+        ("Weights", weights),
     ]  # fmt: skip
     if validation["bleu"] is not None:
         rows.append(("Validation BLEU", f"{validation['bleu']:.2f} (beam {validation['beam_size']}, sacreBLEU "
