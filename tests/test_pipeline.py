@@ -247,8 +247,9 @@ def test_the_model_card_mentions_the_numbers(finished: Finished) -> None:
     card, info = (finished.folder / "README.md").read_text(encoding="utf-8"), finished.info
     for text in (
         "German to English", f"{info['num_parameters']:,}", f"{info['source_vocab_size']:,} pieces, shared",
-        "200 of 200 read", "10 steps", f"{info['training']['epochs']} epochs", "seed 1", "1 + 1 layers", "d_model 16", "steps 5, 10",
-        f"{info['validation']['bleu']:.2f} (beam 1, sacreBLEU tokenisation 13a)", f"torch {torch.__version__}",
+        "200 of 200 read", "10 steps", f"{info['training']['epochs']} epochs", "seed 1", "1 + 1 layers", "d_model 16",
+        "steps 5, 10", f"{info['validation']['bleu']:.2f} (beam 1, sacreBLEU tokenisation 13a)",
+        f"torch {torch.__version__}",
     ):  # fmt: skip
         assert text in card
 
