@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,6 +185,17 @@ def tiny_run(tiny_corpus: Path, run_cli: Cli) -> TinyRun:
     result = run_cli("train", "recipe.toml", cwd=tiny_corpus)
     assert result.code == 0, result.err
     return TinyRun(tiny_corpus / "runs" / "recipe", tiny_corpus, result)
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test twice: with the compiled kernels, where they were built, and without them."""
+    from seq2seq.model import native
+
+    if request.param == "compiled" and not native.available():
+        pytest.skip("the compiled kernels were not built")
+    with native.disabled() if request.param == "torch" else nullcontext():
+        yield request.param
 
 
 def in_words(sentences: Sequence[str]) -> list[str]:

@@ -252,6 +252,12 @@ def test_a_dumped_configuration_serves_as_a_recipe(tmp_path: Path) -> None:
 # Frozen and strict
 
 
+def test_pieces_are_sampled_only_where_asked_for() -> None:
+    assert not Config().tokenizer.samples
+    assert build_config({"tokenizer": {"sample_source": 0.1}}).tokenizer.samples
+    assert build_config({"tokenizer": {"sample_target": 1.0}}).tokenizer.samples
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     config = build_config({"data": {"downloads": [{"path": "a", "url": "http://x", "sha256": "0" * 64}]}})
     for section, field in [(config, "preset"), (config.model, "d_model"), (config.data.downloads[0], "path")]:
@@ -292,6 +298,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path: Path, t
         ("[model]\nnorm = 'middle'", ["model.norm = 'middle'", "must be 'post' or 'pre'"]),
         ("[tokenizer]\nshared = 'yes'", ["tokenizer.shared = 'yes'", "true or false"]),
         ("[tokenizer]\nshared = 1", ["tokenizer.shared = 1", "true or false"]),
+        ("[tokenizer]\nsample_source = -0.1", ["tokenizer.sample_source = -0.1", "greater than or equal to 0"]),
+        ("[tokenizer]\nsample_target = 1.1", ["tokenizer.sample_target = 1.1", "less than or equal to 1"]),
         ("[data]\nsource_column = 2", ["data.source_column = 2", "in quotes"]),
         ("[data]\ndownloads = 'x'", ["data.downloads = 'x'", "[[data.downloads]]"]),
         ("[data]\ndownloads = [3]", ["data.downloads.0 = 3", "[[data.downloads]]"]),

@@ -1,9 +1,6 @@
 """Scaled dot-product and multi-head attention (section 3.2).
 
 Shapes: B batch, T queries, S keys, D d_model, H heads, K head size. Masks are boolean, True means "may attend".
-
-Weights are float32 and are cast to the dtype of the activations where they are used, so that the same module runs in
-float32, in bfloat16 with float32 master weights (training), or with weights cast once (inference).
 """
 
 from __future__ import annotations
@@ -16,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.model.dropout import dropout as drop
+from seq2seq.model.functional import linear
+from seq2seq.model.packed import Packed, attend_packed
 
 
 @dataclass
@@ -28,11 +27,6 @@ class AttentionWeights:
     encoder: list[Tensor] = field(default_factory=list)
     decoder: list[Tensor] = field(default_factory=list)
     cross: list[Tensor] = field(default_factory=list)
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x W^T + b` in the dtype of x (a cast that does nothing where the weight has it already)."""
-    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def attend(
@@ -85,13 +79,16 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.in_bias)
         nn.init.zeros_(self.out_bias)
 
-    def _project(self, x: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
-        """Projections `first` ... of x [B, T, D], each [B, H, T, K]; 0 is the query's, 1 the key's, 2 the value's."""
+    def project(self, x: Tensor, first: int, count: int) -> Tensor:
+        """Projections `first` ... of x [..., D] -> [..., count, H, K]; 0 is the query's, 1 the key's, 2 the value's."""
         width = self.num_heads * self.key_size
         rows = slice(first * width, (first + count) * width)
         projected = linear(x, self.in_weight[rows], self.in_bias[rows])
-        heads = projected.view(x.shape[0], x.shape[1], count, self.num_heads, self.key_size)
-        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+        return projected.view(*x.shape[:-1], count, self.num_heads, self.key_size)
+
+    def _project(self, x: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
+        """The same of x [B, T, D], each [B, H, T, K]."""
+        return self.project(x, first, count).permute(2, 0, 3, 1, 4).unbind(0)
 
     def project_self(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of x [B, T, D], each [B, H, T, K], in one matrix product."""
@@ -120,3 +117,12 @@ class MultiHeadAttention(nn.Module):
         heads = attend(query, key, value, mask, dropout, weights_out)
         joined = heads.transpose(1, 2).flatten(2)  # [B, T, HK]
         return linear(joined, self.out_weight, self.out_bias)
+
+    def packed(self, x: Tensor, memory: Tensor | None, layout: Packed) -> Tensor:
+        """Everything at once for packed sentences: x [Nq, D] attends to itself, or to memory [Nk, D] -> [Nq, D]."""
+        dropout = self.dropout if self.training else 0.0
+        if memory is None:
+            heads = attend_packed(self.project(x, 0, 3), None, layout, dropout)
+        else:
+            heads = attend_packed(self.project(x, 0, 1), self.project(memory, 1, 2), layout, dropout)
+        return linear(heads.flatten(1), self.out_weight, self.out_bias)

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
-from seq2seq.model.attention import MultiHeadAttention, linear
+from seq2seq.model.attention import MultiHeadAttention
 from seq2seq.model.cache import LayerCache
 from seq2seq.model.dropout import dropout
+from seq2seq.model.functional import layer_norm, linear
+from seq2seq.model.packed import Packed
 
 LAYER_NORM_EPSILON = 1e-5
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al. 2016) over D; statistics are float32 whatever the dtype of x."""
+    """Layer normalisation (Ba et al. 2016) over D."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -31,11 +33,7 @@ class LayerNorm(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if x.is_cuda:
-            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        return F.layer_norm(x, x.shape[-1:], weight, bias, LAYER_NORM_EPSILON)
+        return layer_norm(x, self.weight, self.bias, LAYER_NORM_EPSILON)
 
 
 class FeedForward(nn.Module):
@@ -77,7 +75,7 @@ class Residual(nn.Module):
 
     def after(self, x: Tensor, output: Tensor) -> Tensor:
         """Joins x and the sub-layer's output, both [B, T, D]. Dropout as in section 5.4."""
-        joined = x + dropout(output, self.dropout, self.training)
+        joined = dropout(output, self.dropout, self.training, residual=x)
         if not self.pre_norm:
             joined = self.norm(joined)
         return joined
@@ -101,6 +99,12 @@ class EncoderLayer(nn.Module):
         """x [B, S, D], mask [B, 1, 1, S] True at source pieces -> [B, S, D]."""
         query, key, value = self.self_attention.project_self(self.self_attention_residual.before(x))
         attended = self.self_attention(query, key, value, mask, weights_out)
+        x = self.self_attention_residual.after(x, attended)
+        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+
+    def packed(self, x: Tensor, layout: Packed) -> Tensor:
+        """The same for packed sentences: x [N, D] -> [N, D]."""
+        attended = self.self_attention.packed(self.self_attention_residual.before(x), None, layout)
         x = self.self_attention_residual.after(x, attended)
         return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
 
@@ -146,4 +150,12 @@ class DecoderLayer(nn.Module):
         attended = self.cross_attention(query, *memory, memory_mask, cross_weights_out).view_as(x)
         x = self.cross_attention_residual.after(x, attended)
 
+        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+
+    def packed(self, x: Tensor, layout: Packed, memory: Tensor, memory_layout: Packed) -> Tensor:
+        """The same for packed sentences: x [Nt, D] and the encoder's memory [Ns, D] -> [Nt, D]."""
+        attended = self.self_attention.packed(self.self_attention_residual.before(x), None, layout)
+        x = self.self_attention_residual.after(x, attended)
+        attended = self.cross_attention.packed(self.cross_attention_residual.before(x), memory, memory_layout)
+        x = self.cross_attention_residual.after(x, attended)
         return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))

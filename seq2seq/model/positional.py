@@ -34,12 +34,13 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, start: int, length: int) -> Tensor:
         """Positions start ... start+length-1, [length, D]."""
-        if start + length > self.table.shape[0]:
-            size = max(start + length, 2 * self.table.shape[0])
+        table = self.table  # and not again: another thread may put a shorter one there
+        if start + length > table.shape[0]:
+            size = max(start + length, 2 * table.shape[0])
             # A plain tensor even if decoding makes it grow: training may go on with this model.
             with torch.inference_mode(False):
-                self.table = sinusoids(size, self.d_model).to(self.table)
-        return self.table[start : start + length]
+                table = self.table = sinusoids(size, self.d_model).to(table)
+        return table[start : start + length]
 
 
 class LearnedPositions(nn.Module):

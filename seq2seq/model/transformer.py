@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
-from seq2seq.model.attention import AttentionWeights, MultiHeadAttention, linear
+from seq2seq.model.attention import AttentionWeights, MultiHeadAttention
 from seq2seq.model.cache import DecoderCache, LayerCache, causal_mask
 from seq2seq.model.dropout import dropout
+from seq2seq.model.functional import embed, linear
 from seq2seq.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerNorm
+from seq2seq.model.packed import Packed, Sentences
 from seq2seq.model.positional import LearnedPositions, SinusoidalPositions
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3  # special ids, the same in every model and tokenizer
@@ -130,6 +132,32 @@ class Transformer(nn.Module):
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
         return x
+
+    def packed_states(self, source: Tensor, sources: Sentences, target_input: Tensor, targets: Sentences) -> Tensor:
+        """What `decoder_states` gives for the tokens of all sentences one after the other, without padding.
+
+        source [Ns] and target_input [Nt] are ids, sources and targets say where sentences begin -> [Nt, D].
+        """
+        x = self._embed_packed(source, self.source_embedding, self.source_positions, sources)
+        within = Packed(sources, sources)
+        for layer in self.encoder_layers:
+            assert isinstance(layer, EncoderLayer)
+            x = layer.packed(x, within)
+        memory = x if self.encoder_norm is None else self.encoder_norm(x)
+        x = self._embed_packed(target_input, self.target_embedding, self.target_positions, targets)
+        within, across = Packed(targets, targets, causal=True), Packed(targets, sources)
+        for decoder_layer in self._decoder():
+            x = decoder_layer.packed(x, within, memory, across)
+        if self.decoder_norm is not None:
+            x = self.decoder_norm(x)
+        return x
+
+    def _embed_packed(self, ids: Tensor, weight: Tensor, positions: nn.Module, sentences: Sentences) -> Tensor:
+        """`embed` for packed sentences: [N] -> [N, D]."""
+        drop = self.config.dropout if self.training else 0.0
+        table = positions(0, sentences.longest)
+        factor = math.sqrt(self.config.d_model)
+        return embed(ids, weight, table, sentences.positions, factor, drop, self.compute_dtype)
 
     def step_states(self, new: Tensor, cache: DecoderCache, attention: AttentionWeights | None = None) -> Tensor:
         """Continues every hypothesis by the pieces `new` [R, T] and returns their states [R, T, D].

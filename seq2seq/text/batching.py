@@ -32,36 +32,43 @@ class PiecePairs(Protocol):
     def target(self, index: int) -> NDArray[np.int32]: ...
 
 
+class EpochPairs(Protocol):
+    """Training pairs that are split into pieces anew for every epoch; a pure function of its number."""
+
+    def for_epoch(self, epoch: int) -> PiecePairs: ...
+    def prefetch(self, epoch: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Sentence pairs as padded int64 ids, batch first.
+    """B sentence pairs without padding: the ids of all sentences one after the other, int64.
 
-    source [B, S] is `pieces eos`; target_input [B, T] is `bos pieces`, shifted right of target_output [B, T],
-    `pieces eos` (section 3.1). tokens [N] are the places of real target tokens in the flattened [B * T].
+    source [Ns] is `pieces eos` of each sentence; target_input [Nt] is `bos pieces`, shifted right of target_output
+    [Nt], `pieces eos` (section 3.1). source_starts and target_starts [B + 1] say where each sentence begins, and end
+    with Ns and Nt.
     """
 
     source: Tensor
     target_input: Tensor
     target_output: Tensor
-    tokens: Tensor
-    num_source_tokens: int
-    num_target_tokens: int
+    source_starts: Tensor
+    target_starts: Tensor
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Nt, the number of predictions."""
+        return self.target_output.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """The same with the ids on a device; the starts stay where they are."""
         if device.type == "cpu":
             return self
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.pin_memory().to(device, non_blocking=True)
 
-        return replace(
-            self,
-            source=moved(self.source),
-            target_input=moved(self.target_input),
-            target_output=moved(self.target_output),
-            tokens=moved(self.tokens),
-        )
+        source, target_input, target_output = map(moved, (self.source, self.target_input, self.target_output))
+        return replace(self, source=source, target_input=target_input, target_output=target_output)
 
 
 def plan_epoch(
@@ -121,14 +128,25 @@ def updates(plan: list[Indices], *, accumulate: int, rank: int = 0, num_ranks: i
 
 
 def collate(pairs: PiecePairs, indices: Indices) -> Batch:
-    """Pads the given pairs into one batch."""
+    """Packs the given pairs, one or more, into one batch."""
     rows = [int(i) for i in indices]
-    source = pad([pairs.source(i) for i in rows], end=EOS)
+    source, source_starts = pack([pairs.source(i) for i in rows], end=EOS)
     target = [pairs.target(i) for i in rows]
-    target_output = pad(target, end=EOS)
-    target_input = pad(target, start=BOS)
-    tokens = (target_output.flatten() != PAD).nonzero().flatten()
-    return Batch(source, target_input, target_output, tokens, int((source != PAD).sum()), len(tokens))
+    target_input, target_starts = pack(target, start=BOS)
+    target_output, _ = pack(target, end=EOS)
+    return Batch(source, target_input, target_output, source_starts, target_starts)
+
+
+def pack(
+    sequences: list[NDArray[np.int32]], *, start: int | None = None, end: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """All sequences with their special ids one after the other [N], and where each begins [B + 1]; int64."""
+    before = np.full(int(start is not None), start, dtype=np.int64)
+    after = np.full(int(end is not None), end, dtype=np.int64)
+    starts = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum([len(sequence) + len(before) + len(after) for sequence in sequences], out=starts[1:])
+    packed = np.concatenate([part for sequence in sequences for part in (before, sequence, after)])
+    return torch.from_numpy(packed), torch.from_numpy(starts)
 
 
 def pad(sequences: list[NDArray[np.int32]], *, start: int | None = None, end: int | None = None) -> Tensor:

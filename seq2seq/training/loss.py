@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seq2seq.model import native
+
 CHUNK_ELEMENTS = 1 << 21  # logits that exist at once on a CPU: 4 MB in bfloat16, which stay in the cache
+NATIVE_CHUNK_ELEMENTS = 1 << 20
+ROW_UNIT = 64  # tokens are processed in multiples of it: see `batch_losses`
 GPU_CHUNK_ELEMENTS = 1 << 28
 SMALLEST = 1e-37  # probabilities below it count as it; their logarithm would be infinite
 
@@ -25,16 +29,66 @@ SMALLEST = 1e-37  # probabilities below it count as it; their logarithm would be
 def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Sum over tokens of the smoothed loss (differentiable) and of -log p(target) (for reporting), float32 scalars.
 
-    states: [N, D] decoder states. weight: [V, D] output matrix. targets: [N] piece ids. The target distribution
-    gives each of the V pieces smoothing / V and the correct one 1 - smoothing more. Matrix products and probabilities
-    have the dtype of `states`; the softmax is computed in float32 whatever it is, and so are the sums.
+    states: [N, D] decoder states. weight: [V, D] output matrix. targets: [N] piece ids; there may be fewer than
+    states, and states past the last target count for nothing. The target distribution gives each of the V pieces
+    smoothing / V and the correct one 1 - smoothing more. Matrix products and probabilities have the dtype of
+    `states`; the softmax is computed in float32 whatever it is, and so are the sums.
     """
     wanted = torch.is_grad_enabled()  # inside the function it always is off
-    loss, nll = _Chunked.apply(states, weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]
+    if native.usable(states) and native.usable_ids(targets):
+        loss, nll = _Native.apply(states, weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]
+    else:
+        loss, nll = _Chunked.apply(states[: len(targets)], weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]
     return loss, nll
 
 
-class _Chunked(torch.autograd.Function):
+class _Saved(torch.autograd.Function):
+    """The backward pass of both ways below: the forward pass has computed the gradients of the sum already."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        grad_states, grad_weight = ctx.saved_tensors
+        # A scalar does not promote: the gradient of the states keeps their dtype.
+        return grad_states * grad_loss, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None
+
+
+class _Native(_Saved):
+    """With the compiled kernel, which does everything with the logits of a token while they are in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, smoothing: float, wanted: bool
+    ) -> tuple[Tensor, Tensor]:
+        differentiate = wanted and any(ctx.needs_input_grad[:2])
+        vocabulary, dtype = weight.shape[0], states.dtype
+        native.check_ids(targets, vocabulary)
+        matrix = weight.to(dtype)
+        size = max(1, NATIVE_CHUNK_ELEMENTS // vocabulary // ROW_UNIT) * ROW_UNIT
+        logits, scratch = states.new_empty(min(len(states), size), vocabulary), torch.empty(vocabulary)
+        nll, uniform = torch.empty(len(targets)), torch.empty(len(targets))
+        grad_states = torch.empty_like(states) if differentiate else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
+        for start in range(0, len(states), size):
+            rows = slice(start, start + size)
+            chunk = states[rows]
+            part = torch.mm(chunk, matrix.t(), out=logits[: len(chunk)])
+            inputs = part, nll[rows], uniform[rows], targets[rows], scratch
+            real = len(targets[rows])
+            native.call("cross_entropy", dtype, *inputs, real, vocabulary, smoothing, int(differentiate))
+            part[real:].zero_()
+            if grad_states is not None and grad_weight is not None:
+                torch.mm(part, matrix, out=grad_states[rows])
+                grad_weight += part.t() @ chunk
+        if grad_states is not None and grad_weight is not None:
+            ctx.save_for_backward(grad_states, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        total = nll.sum()
+        ctx.mark_non_differentiable(total)
+        return (1.0 - smoothing) * total + smoothing * uniform.sum(), total
+
+
+class _Chunked(_Saved):
     """Forward computes the gradients of the sum; backward only scales them."""
 
     @staticmethod
@@ -80,10 +134,3 @@ class _Chunked(torch.autograd.Function):
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(nll)
         return (1.0 - smoothing) * nll + smoothing * uniform, nll
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
-        grad_states, grad_weight = ctx.saved_tensors
-        # A scalar does not promote: the gradient of the states keeps their dtype.
-        return grad_states * grad_loss, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from seq2seq.errors import UserError
 
-STATE_FORMAT = 1  # raised whenever a resumed run would not go on as the one that was saved
+STATE_FORMAT = 2  # raised whenever a resumed run would not go on as the one that was saved
 
 
 class TrainingError(UserError):
@@ -68,8 +68,8 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one update did: sums over its target tokens, and the norm of the gradient."""
+class StepResult:
+    """What one update did: sums over its target tokens, the norm of the gradient, whether it was taken."""
 
     loss: float
     nll: float
@@ -92,7 +92,7 @@ class Window:
         names = ("loss", "nll", "grad_norm", "tokens")
         return {**{name: getattr(self, name) for name in names}, "seconds": self.seconds()}
 
-    def add(self, step: Step) -> None:
+    def add(self, step: StepResult) -> None:
         if step.finite:
             self.loss += step.loss
             self.nll += step.nll

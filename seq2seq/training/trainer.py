@@ -14,18 +14,17 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from seq2seq.config import TrainingConfig
+from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
-from seq2seq.runtime import derived_seed
-from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, in_order, plan_epoch, updates
+from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, in_order, plan_epoch, updates
 from seq2seq.training.averaging import ranked_steps, regular_steps, score
 from seq2seq.training.horizon import check_end, known_horizon, plan_at_speed, plan_from_timings
-from seq2seq.training.loss import smoothed_cross_entropy
-from seq2seq.training.optimizer import build_optimizer, learning_rate, load_optimizer_tensors, optimizer_tensors
-from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, Step, TrainingError, TrainingState, Window
+from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_tensors
+from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResult, TrainingError, TrainingState, Window
+from seq2seq.training.updates import Step, Updater, batch_losses
 
 LONGEST_VALIDATED = 1024  # pieces a side: attention over a longer line could exhaust memory
 
@@ -34,8 +33,9 @@ class Trainer:
     """Trains a model on encoded pairs, writing to a run folder.
 
     evaluate: scores the model on the validation set as BLEU, or None where there is none; the trainer does not know
-    how to decode. stop: asked after every step whether to stop early, with a checkpoint. identity: hashes of the
-    corpus and tokenizer that a resumed run must have.
+    how to decode. sampled: gives the training pairs of each epoch, where they are split into pieces anew. stop: asked
+    after every step whether to stop early, with a checkpoint. identity: hashes of the corpus and tokenizer that a
+    resumed run must have.
     """
 
     def __init__(
@@ -49,14 +49,17 @@ class Trainer:
         observer: Observer,
         *,
         device: torch.device,
+        sampled: EpochPairs | None = None,
         stop: Callable[[], bool] = lambda: False,
         identity: Mapping[str, str] | None = None,
     ) -> None:
         self.run, self.config, self.model = run, config, model.to(device)
-        self.train_pairs, self.valid_pairs = train, valid
+        self.train_pairs, self.valid_pairs, self.sampled = train, valid, sampled
+        self._pairs = train
         self.evaluate, self.observer, self.device, self.stop = evaluate, observer, device, stop
         self.identity = dict(identity or {})
-        self.optimizer = build_optimizer(config, model)
+        self.updater = Updater(config, self.model, device)
+        self._pending: list[Step] = []  # updates whose results have not been read
         self.state = TrainingState(environment=self._environment())
         self._plan: list[list[Indices]] = []
         self._planned_epoch = -1
@@ -76,15 +79,16 @@ class Trainer:
             state.step += 1
             rate = learning_rate(self.config, self.model.config.d_model, state.step, state.horizon)
             begun = time.perf_counter()
-            step = self._update(update, state.step, rate)
-            self._count(step)
+            self._pending.append(self.updater.update(self._pairs, update, state.step, rate))
+            if state.horizon is None or self.device.type == "cpu":
+                self._settle()
             timings.append(time.perf_counter() - begun)
             state.seconds = before + time.perf_counter() - started
             if state.horizon is None:
                 self._plan_horizon(timings)
-            self._since_log.add(step)
             done = self._done()  # by time too: asked once a step, so that log, validation and checkpoint agree
             if done or state.step % self.config.log_every == 0:
+                self._settle()
                 self._log(rate)
             best = (done or state.step % self.config.validate_every == 0) and self._validate()
             state.seconds = before + time.perf_counter() - started
@@ -114,26 +118,32 @@ class Trainer:
     def _next_update(self) -> list[Indices]:
         state = self.state
         if self._planned_epoch != state.epoch:
-            self._plan = self._epoch(state.epoch)
+            self._pairs, self._plan = self._epoch(state.epoch)
             self._planned_epoch = state.epoch
+            if self.sampled is not None:
+                self.sampled.prefetch(state.epoch + 1)
         update = self._plan[state.update]
         state.update += 1
         if state.update == len(self._plan):
             state.epoch, state.update = state.epoch + 1, 0
         return update
 
-    def _epoch(self, epoch: int) -> list[list[Indices]]:
-        lengths = self.train_pairs.source_lengths, self.train_pairs.target_lengths
+    def _epoch(self, epoch: int) -> tuple[PiecePairs, list[list[Indices]]]:
+        """The pairs of an epoch and its updates."""
+        pairs = self.train_pairs if self.sampled is None else self.sampled.for_epoch(epoch)
+        lengths = pairs.source_lengths, pairs.target_lengths
         plan = plan_epoch(*lengths, self.config.micro_batch_tokens, seed=self.config.seed, epoch=epoch)
-        return updates(plan, accumulate=self.config.accumulate)
+        return pairs, updates(plan, accumulate=self.config.accumulate)
 
     @cached_property
     def _updates_per_epoch(self) -> int:
-        return len(self._epoch(0))
+        """Of the first epoch; where pieces are sampled, others have a few more or less."""
+        return len(self._epoch(0)[1])
 
     def epochs(self) -> float:
         """How often the corpus has been gone through."""
-        return self.state.epoch + self.state.update / self._updates_per_epoch
+        per_epoch = len(self._plan) or self._updates_per_epoch  # no plan: the run was finished when it was resumed
+        return self.state.epoch + self.state.update / per_epoch
 
     def _set_horizon(self) -> None:
         """Fixes the horizon at the start, and anew where a resumed run has been given other limits."""
@@ -158,44 +168,27 @@ class Trainer:
             self.state.horizon = horizon
             self.observer.message(f"planned {horizon:,} steps to fit into {self.config.max_minutes:g} minutes")
 
-    # One update
+    def _settle(self) -> None:
+        """Reads what the updates since the last time did: the only place that waits for a GPU."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        values = torch.stack([torch.stack([s.loss, s.nll, s.grad_norm, s.finite]) for s in pending]).tolist()
+        for number, (step, (loss, nll, norm, finite)) in enumerate(zip(pending, values, strict=True)):
+            result = StepResult(loss, nll, step.tokens, norm, bool(finite))
+            self._count(result, self.state.step - len(pending) + number + 1)
+            self._since_log.add(result)
 
-    def _update(self, micro_batches: list[Indices], step: int, rate: float) -> Step:
-        """Accumulates the gradient of the mean loss over all target tokens of the update, then takes an Adam step."""
-        config, model = self.config, self.model
-        model.train()
-        batches = [collate(self.train_pairs, indices) for indices in micro_batches]
-        tokens = sum(batch.num_target_tokens for batch in batches)
-        loss = torch.zeros((), device=self.device)
-        nll = torch.zeros_like(loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        for number, batch in enumerate(batches):
-            torch.manual_seed(derived_seed(config.seed, "dropout", step, number))
-            batch_loss, batch_nll = batch_losses(model, batch.to(self.device), config.label_smoothing)
-            (batch_loss / tokens).backward()  # type: ignore[no-untyped-call]
-            loss += batch_loss.detach()
-            nll += batch_nll
-        parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if config.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
-        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
-        if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-        return Step(float(loss), float(nll), tokens, float(norm), finite)
-
-    def _count(self, step: Step) -> None:
+    def _count(self, result: StepResult, step: int) -> None:
         state = self.state
-        if step.finite:
-            state.target_tokens += step.tokens
+        if result.finite:
+            state.target_tokens += result.tokens
             state.skipped_in_a_row = 0
             return
         state.skipped_steps += 1
         state.skipped_in_a_row += 1
-        what = "loss" if not math.isfinite(step.loss) else "gradient"
-        self.observer.message(f"step {state.step}: the {what} is not finite; the step is skipped")
+        what = "loss" if not math.isfinite(result.loss) else "gradient"
+        self.observer.message(f"step {step}: the {what} is not finite; the step is skipped")
         if state.skipped_in_a_row >= self.config.max_skipped_steps:
             latest = self.run.latest_checkpoint()
             remedy = f", and continue from step {latest.step:,} with --resume" if latest else ""
@@ -257,6 +250,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint and removes those that need not be kept."""
+        self._settle()
         state, config = self.state, self.config
         state.metrics_size = self.run.metrics_size()
         values = {
@@ -265,7 +259,7 @@ class Trainer:
             "since_log": self._since_log.sums(),
             "identity": self.identity,
         }
-        optimizer = optimizer_tensors(self.optimizer, self.model)
+        optimizer = optimizer_tensors(self.updater.optimizer, self.model)
         self.run.save_checkpoint(state.step, self.model.state_dict(), optimizer, values)
         regular = regular_steps(config, (checkpoint.step for checkpoint in self.run.checkpoints()), state.step)
         self.run.prune_checkpoints({*self._best_steps(), *regular[-config.keep_last :]})
@@ -285,7 +279,7 @@ class Trainer:
         self._keep_environment(self.state.environment)
         self._since_log = Window(values.get("since_log"))
         self.model.load_state_dict(checkpoint.model_tensors())
-        load_optimizer_tensors(self.optimizer, self.model, checkpoint.optimizer_tensors())
+        load_optimizer_tensors(self.updater.optimizer, self.model, checkpoint.optimizer_tensors())
         self.run.cut_metrics(self.state.metrics_size)
         return True
 
@@ -295,6 +289,8 @@ class Trainer:
             "precision": "bf16" if self.model.compute_dtype == torch.bfloat16 else "fp32",
             "device": self.device.type,
             "threads": torch.get_num_threads(),
+            "workers": self.updater.workers.count,
+            "kernels": "compiled" if self.device.type == "cpu" and native.available() else "torch",
             "torch": torch.__version__,
         }
 
@@ -307,15 +303,6 @@ class Trainer:
         if changed:
             self.observer.message(f"resuming with {', '.join(changed)}: not bit for bit what it would have been")
         self.state.environment = now
-
-
-def batch_losses(model: Transformer, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Sums over the target tokens of a batch: the smoothed loss, and -log p. Teacher forcing; padding is left out."""
-    memory, memory_mask = model.encode(batch.source)
-    states = model.decoder_states(batch.target_input, memory, memory_mask)
-    states = states.flatten(0, 1).index_select(0, batch.tokens)
-    targets = batch.target_output.flatten().index_select(0, batch.tokens)
-    return smoothed_cross_entropy(states, model.output_weight, targets, smoothing)
 
 
 @torch.no_grad()

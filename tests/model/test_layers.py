@@ -148,6 +148,7 @@ def test_the_decoder_equals_torchs(make_model, make_batch, norm, activation):
 
 
 @pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "activation_dropout"])
+@pytest.mark.usefixtures("kernels")
 def test_each_dropout_acts_in_training_only_and_repeats_under_a_seed(make_model, make_batch, kind):
     model, batch = make_model(**{kind: 0.3}), make_batch(1, [7, 3, 5], [4, 6, 3])
     calm = model(*batch)

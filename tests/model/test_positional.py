@@ -1,8 +1,10 @@
 import math
+import threading
 
 import pytest
 import torch
 
+from seq2seq.model import positional
 from seq2seq.model.positional import LearnedPositions, SinusoidalPositions, sinusoids
 
 
@@ -63,3 +65,31 @@ def test_learned_positions_end():
     assert torch.equal(positions(7, 3), positions.weight[7:10])
     with pytest.raises(ValueError, match=r"position 10 is beyond model\.max_positions = 10"):
         positions(7, 4)
+
+
+def test_threads_that_extend_the_table_at_once_get_all_that_they_asked_for(monkeypatch):
+    """One extends it to 600 positions; before it has taken them, another puts its own, shorter table in place."""
+    asked, extended = threading.Event(), threading.Event()
+    original = positional.sinusoids
+
+    def slow(num_positions, d_model):
+        if threading.current_thread() is other:
+            asked.set()
+            extended.wait(1)
+        return original(num_positions, d_model)
+
+    class Interleaved(SinusoidalPositions):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "table" and len(value) >= 600:
+                extended.set()
+                other.join(1)
+
+    positions = Interleaved(8)
+    monkeypatch.setattr(positional, "sinusoids", slow)
+    other = threading.Thread(target=positions, args=(0, 300))
+    other.start()
+    assert asked.wait(60)
+    found = positions(0, 600)
+    other.join()
+    assert torch.equal(found, original(600, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from seq2seq.text.batching import (
     Lengths,
     collate,
     in_order,
+    pack,
     pad,
     padding_share,
     plan_epoch,
@@ -149,16 +151,12 @@ def test_sentences_of_the_lengths_of_multi30k_need_little_padding() -> None:
 
 @properties
 @given(lengths=length_pairs.filter(lambda lengths: len(lengths[0]) > 0), budget=st.integers(1, 300))
-def test_the_padding_share_is_what_collating_shows(lengths: tuple[Lengths, Lengths], budget: int) -> None:
-    pairs = Pairs([([5] * int(source), [6] * int(target)) for source, target in zip(*lengths, strict=True)])
+def test_the_padding_share_is_what_padding_shows(lengths: tuple[Lengths, Lengths], budget: int) -> None:
     plan = plan_epoch(*lengths, budget, seed=1, epoch=0)
-    batches = [collate(pairs, indices) for indices in plan]
-    for share, side in (
-        (padding_share(plan, lengths[0]), [batch.source for batch in batches]),
-        (padding_share(plan, lengths[1]), [batch.target_output for batch in batches]),
-    ):
-        padded, padding = sum(ids.numel() for ids in side), sum(int((ids == PAD).sum()) for ids in side)
-        assert share == pytest.approx(padding / padded)
+    for side in lengths:
+        batches = [pad([np.full(side[i], 5, dtype=np.int32) for i in indices], end=EOS) for indices in plan]
+        padded, padding = sum(ids.numel() for ids in batches), sum(int((ids == PAD).sum()) for ids in batches)
+        assert padding_share(plan, side) == pytest.approx(padding / padded)
 
 
 def test_nothing_is_no_padding() -> None:
@@ -198,21 +196,22 @@ def test_as_many_ranks_as_micro_batches_make_the_same_updates() -> None:
 def test_a_batch_is_laid_out_as_the_decoder_needs_it() -> None:
     pairs = Pairs([([10, 11, 12], [20]), ([13], [21, 22]), ([], [])])
     batch = collate(pairs, np.array([1, 0, 2]))
-    assert batch.source.tolist() == [[13, EOS, PAD, PAD], [10, 11, 12, EOS], [EOS, PAD, PAD, PAD]]
-    assert batch.target_input.tolist() == [[BOS, 21, 22], [BOS, 20, PAD], [BOS, PAD, PAD]]
-    assert batch.target_output.tolist() == [[21, 22, EOS], [20, EOS, PAD], [EOS, PAD, PAD]]
-    assert batch.tokens.tolist() == [0, 1, 2, 3, 4, 6]
-    assert (batch.num_source_tokens, batch.num_target_tokens) == (7, 6)
-    assert {ids.dtype for ids in (batch.source, batch.target_input, batch.target_output, batch.tokens)} == {torch.int64}
+    assert batch.source.tolist() == [13, EOS, 10, 11, 12, EOS, EOS]
+    assert batch.source_starts.tolist() == [0, 2, 6, 7]
+    assert batch.target_input.tolist() == [BOS, 21, 22, BOS, 20, BOS]
+    assert batch.target_output.tolist() == [21, 22, EOS, 20, EOS, EOS]
+    assert batch.target_starts.tolist() == [0, 3, 5, 6]
+    assert batch.num_target_tokens == 6
+    ids = (batch.source, batch.target_input, batch.target_output, batch.source_starts, batch.target_starts)
+    assert {tensor.dtype for tensor in ids} == {torch.int64}
+    assert all(tensor.is_contiguous() for tensor in ids)
 
 
-def without_padding(ids: torch.Tensor) -> list[list[int]]:
-    rows: list[list[int]] = []
-    for row in ids.tolist():
-        real = [piece for piece in row if piece != PAD]
-        assert row == real + [PAD] * (len(row) - len(real)), "padding stands at the end"
-        rows.append(real)
-    return rows
+def sentences(ids: torch.Tensor, starts: torch.Tensor) -> list[list[int]]:
+    """The sentences of one side of a batch, special ids included."""
+    places = starts.tolist()
+    assert places[0] == 0 and places[-1] == len(ids), "every token is in a sentence"
+    return [ids[start:end].tolist() for start, end in pairwise(places)]
 
 
 @properties
@@ -221,19 +220,37 @@ def test_batches_hold_their_pairs(pairs: Pairs, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(pairs.rows))))
     chosen = [pairs.rows[i] for i in order]
     batch = collate(pairs, np.array(order))
-    assert without_padding(batch.source) == [[*source, EOS] for source, _ in chosen]
-    assert without_padding(batch.target_input) == [[BOS, *target] for _, target in chosen]
-    assert without_padding(batch.target_output) == [[*target, EOS] for _, target in chosen]
-    assert batch.source.shape[1] == max(len(source) for source, _ in chosen) + 1
-    assert batch.target_input.shape == batch.target_output.shape
-    assert batch.target_output.flatten()[batch.tokens].tolist() == [
-        piece for _, target in chosen for piece in (*target, EOS)
-    ]
-    assert batch.num_target_tokens == sum(len(target) + 1 for _, target in chosen)
-    assert batch.num_source_tokens == sum(len(source) + 1 for source, _ in chosen)
+    assert sentences(batch.source, batch.source_starts) == [[*source, EOS] for source, _ in chosen]
+    inputs = sentences(batch.target_input, batch.target_starts)
+    outputs = sentences(batch.target_output, batch.target_starts)
+    assert inputs == [[BOS, *target] for _, target in chosen]
+    assert outputs == [[*target, EOS] for _, target in chosen]
     # The input is the output shifted right (section 3.1).
-    inner = batch.target_input[:, 1:] != PAD
-    assert torch.equal(batch.target_input[:, 1:][inner], batch.target_output[:, :-1][inner])
+    assert [row[1:] for row in inputs] == [row[:-1] for row in outputs]
+    assert batch.num_target_tokens == sum(len(target) + 1 for _, target in chosen)
+    assert PAD not in {*batch.source.tolist(), *batch.target_input.tolist(), *batch.target_output.tolist()}
+
+
+def test_packing_puts_special_ids_only_where_asked() -> None:
+    sequences = [np.array([7, 8], dtype=np.int32), np.array([9], dtype=np.int32)]
+    for special, ids, starts in (
+        ({}, [7, 8, 9], [0, 2, 3]),
+        ({"start": BOS}, [BOS, 7, 8, BOS, 9], [0, 3, 5]),
+        ({"end": EOS}, [7, 8, EOS, 9, EOS], [0, 3, 5]),
+        ({"start": BOS, "end": EOS}, [BOS, 7, 8, EOS, BOS, 9, EOS], [0, 4, 7]),
+    ):
+        packed, places = pack(sequences, **special)
+        assert (packed.tolist(), places.tolist()) == (ids, starts)
+        assert packed.dtype == places.dtype == torch.int64
+
+
+@properties
+@given(rows=st.lists(pieces, min_size=1, max_size=6), start=st.none() | st.just(BOS), end=st.none() | st.just(EOS))
+def test_packing_is_padding_without_the_padding(rows: list[list[int]], start: int | None, end: int | None) -> None:
+    sequences = [np.array(row, dtype=np.int32) for row in rows]
+    packed, starts = pack(sequences, start=start, end=end)
+    padded = pad(sequences, start=start, end=end)
+    assert sentences(packed, starts) == [[piece for piece in row if piece != PAD] for row in padded.tolist()]
 
 
 def test_padding_puts_special_ids_only_where_asked() -> None:
@@ -255,17 +272,21 @@ def test_validation_sees_every_pair_once_and_always_in_the_same_order(pairs: Pai
         (tuple(source), tuple(target))
         for batch in batches
         for source, target in zip(
-            without_padding(batch.source), without_padding(batch.target_output), strict=True
+            sentences(batch.source, batch.source_starts),
+            sentences(batch.target_output, batch.target_starts),
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     assert sorted(seen) == sorted(((*source, EOS), (*target, EOS)) for source, target in pairs.rows)
     for one, again in zip(batches, in_order(pairs, budget, 10**6), strict=True):
         assert torch.equal(one.source, again.source) and torch.equal(one.target_output, again.target_output)
+        assert torch.equal(one.source_starts, again.source_starts)
 
 
 def test_validation_leaves_out_what_is_too_long_on_either_side() -> None:
     pairs = Pairs([([5] * 3, [6]), ([5] * 4, [6]), ([5], [6] * 4), ([5], [6] * 3)])
     batches = list(in_order(pairs, 100, 3))
-    assert sum(len(batch.source) for batch in batches) == 2
-    assert max(batch.source.shape[1] for batch in batches) == 4  # three pieces and end-of-sentence
-    assert max(batch.target_output.shape[1] for batch in batches) == 4
+    sources = [row for batch in batches for row in sentences(batch.source, batch.source_starts)]
+    targets = [row for batch in batches for row in sentences(batch.target_output, batch.target_starts)]
+    assert len(sources) == len(targets) == 2
+    assert max(map(len, sources)) == max(map(len, targets)) == 4  # three pieces and end-of-sentence

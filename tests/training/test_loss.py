@@ -1,4 +1,4 @@
-"""The chunked loss against the plain one."""
+"""The chunked loss against the plain one, with the compiled kernels and without them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +15,14 @@ import seq2seq.training.loss as loss_module
 from seq2seq.training.loss import smoothed_cross_entropy
 
 Inputs = tuple[Tensor, Tensor, Tensor]
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+
+def set_chunks(patch: pytest.MonkeyPatch, elements: int) -> None:
+    """Logits that exist at once."""
+    patch.setattr(loss_module, "CHUNK_ELEMENTS", elements)
+    patch.setattr(loss_module, "NATIVE_CHUNK_ELEMENTS", elements)
 
 
 def inputs(tokens: int, d_model: int, vocabulary: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Inputs:
@@ -30,7 +38,7 @@ def plain(states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> 
     states, weight = (tensor.detach().double().requires_grad_() for tensor in (states, weight))
     logits = states @ weight.t()
     loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert states.grad is not None and weight.grad is not None
     return loss.detach(), states.grad, weight.grad, F.cross_entropy(logits, targets, reduction="sum").detach()
 
@@ -61,7 +69,8 @@ def test_loss_and_gradients_are_those_of_torch(smoothing: float) -> None:
     assert_equal_to_plain(inputs(50, 16, 37), smoothing)
 
 
-@settings(deadline=None, max_examples=60)
+# The kernels are switched for all examples alike.
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.integers(1, 70),
     d_model=st.integers(1, 9),
@@ -74,13 +83,13 @@ def test_it_does_not_matter_how_the_tokens_are_cut_into_chunks(
     tokens: int, d_model: int, vocabulary: int, smoothing: float, chunk: int, seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss_module, "CHUNK_ELEMENTS", chunk)
+        set_chunks(patch, chunk)
         assert_equal_to_plain(inputs(tokens, d_model, vocabulary, seed=seed), smoothing)
 
 
 @pytest.mark.parametrize("tokens", [1, 15, 16, 17, 160])
 def test_the_edges_of_chunks_are_where_they_should_be(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 1)  # chunks of 16, the fewest tokens
+    set_chunks(monkeypatch, 1)  # chunks of 16, the fewest tokens
     assert_equal_to_plain(inputs(tokens, 8, 11), 0.1)
 
 
@@ -94,7 +103,7 @@ def test_no_tokens_cost_nothing() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 64 * 37)
+    set_chunks(monkeypatch, 64 * 37)
     assert_equal_to_plain(inputs(300, 16, 37, dtype=torch.bfloat16), smoothing, relative=0.02)
 
 
@@ -114,6 +123,15 @@ def test_bfloat16_is_near_where_the_model_is_confident(closeness: float, smoothi
     assert nll.item() == pytest.approx(expected_nll.item(), rel=0.01)
     for gradient, expected in ((states.grad, by_states), (weight.grad, by_weight)):
         assert float((gradient.double() - expected).norm() / expected.norm()) < 0.03
+
+
+def test_no_more_logits_exist_at_once_than_a_chunk_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_chunks(monkeypatch, 64 * 11)
+    states, weight, targets = inputs(200, 8, 11)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        smoothed_cross_entropy(states, weight, targets, 0.1)
+    shapes = [shape for event in profile.events() for shape in event.input_shapes if len(shape) == 2]
+    assert max(rows for rows, columns in shapes if columns == 11) == 64
 
 
 def test_no_gradient_is_computed_where_none_is_wanted() -> None:
@@ -157,6 +175,22 @@ def test_a_certain_and_wrong_prediction_has_a_finite_loss_and_the_right_gradient
     loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(states.grad, torch.tensor([[2.0], [0.0]]))
     torch.testing.assert_close(weight.grad, torch.tensor([[300.0], [-300.0], [0.0]]))
+
+
+@pytest.mark.parametrize("chunk", [64 * 11, 1 << 20])
+@pytest.mark.parametrize("more", [1, 30, 64, 200])
+def test_states_past_the_last_target_count_for_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int, more: int) -> None:
+    """They cost nothing, get no gradient, and give the weight none."""
+    set_chunks(monkeypatch, chunk)
+    states, weight, targets = inputs(70, 8, 11)
+    longer = torch.cat([states.detach(), torch.randn(more, 8)]).requires_grad_()
+    found = smoothed_cross_entropy(longer, weight, targets, 0.1)
+    torch.testing.assert_close(found, smoothed_cross_entropy(states, weight, targets, 0.1))
+    by_longer, by_weight = torch.autograd.grad(found[0], (longer, weight))
+    assert not by_longer[70:].any()
+    _, by_states, expected, _ = plain(states, weight, targets, 0.1)
+    torch.testing.assert_close(by_longer[:70].double(), by_states, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_weight.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_state_that_is_not_a_number_shows() -> None:

@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import seq2seq.training.trainer as trainer_module
+import seq2seq.training.updates as updates_module
 from seq2seq.config import ConfigError, ModelConfig, TrainingConfig
 from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
 from seq2seq.decoding.scoring import score_batch
+from seq2seq.model import native
+from seq2seq.model.dropout import dropout as drop
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run
-from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad, plan_epoch
+from seq2seq.text.batching import Batch, Indices, Lengths, PiecePairs, collate, pad, plan_epoch
 from seq2seq.training.state import STATE_FORMAT, Interrupted, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer, validation_loss
 
@@ -267,17 +270,27 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None
     assert not equal(train("other seed", 2), first)
 
 
-def test_every_micro_batch_of_every_step_draws_its_own_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, seen = trainer_module.batch_losses, []
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_part_of_every_step_draws_its_own_dropout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Every micro-batch of every step does, and every worker's part of it."""
+    masks: list[bytes] = []
+    whole = updates_module.batch_losses
 
-    def batch_losses(model: Transformer, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-        seen.append(torch.get_rng_state())
-        return whole(model, batch, smoothing)
+    def batch_losses(model: Transformer, batch: Batch, *settings: float) -> tuple[Tensor, Tensor]:
+        masks.append(drop(torch.ones(128), 0.5, training=True).numpy().tobytes())
+        return whole(model, batch, *settings)
 
-    monkeypatch.setattr(trainer_module, "batch_losses", batch_losses)
-    trainer_for(tmp_path / "run", settings(max_steps=6, accumulate=2), model=tiny_model(dropout=0.3)).train()
-    assert len(seen) > 6
-    assert len({bytes(state.numpy()) for state in seen}) == len(seen)
+    monkeypatch.setattr(updates_module, "batch_losses", batch_losses)
+    config = settings(max_steps=6, accumulate=2, workers=workers)
+    trainer_for(tmp_path / "run", config, model=tiny_model(dropout=0.3)).train()
+    assert len(masks) > 6 * workers
+    assert len(set(masks)) == len(masks)
+    drawn, masks[:] = set(masks), []
+    torch.manual_seed(1)  # whatever happened before does not matter
+    trainer_for(tmp_path / "again", config, model=tiny_model(dropout=0.3)).train()
+    assert set(masks) == drawn
 
 
 def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
@@ -310,20 +323,29 @@ def replace_fields(config: TrainingConfig, **values: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({**config.model_dump(), **values})
 
 
-def test_the_gradient_is_that_of_the_mean_loss_over_target_tokens(tmp_path: Path) -> None:
+def padded(pairs: PiecePairs, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Source, target input and target output of the first pairs, [B, S] and [B, T], padded."""
+    sources, targets = [pairs.source(i) for i in range(count)], [pairs.target(i) for i in range(count)]
+    return pad(sources, end=EOS), pad(targets, start=BOS), pad(targets, end=EOS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_gradient_is_that_of_the_mean_loss_over_target_tokens(tmp_path: Path, workers: int) -> None:
     pairs, model = Copies(20), tiny_model()
-    batch = collate(pairs, np.arange(20))
-    logits = model(batch.source, batch.target_input).flatten(0, 1)
-    targets = batch.target_output.flatten()
+    source, target_input, target_output = padded(pairs, 20)
+    logits = model(source, target_input).flatten(0, 1)
+    targets = target_output.flatten()
     expected = F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=0.1)
     nll = F.cross_entropy(logits, targets, ignore_index=PAD)
     expected.backward()  # type: ignore[no-untyped-call]
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    trainer = trainer_for(tmp_path / "run", settings(max_steps=1, batch_tokens=1000), train=pairs, model=tiny_model())
+    config = settings(max_steps=1, batch_tokens=1000, workers=workers)
+    trainer = trainer_for(tmp_path / "run", config, train=pairs, model=tiny_model())
     trainer.train()
     (checkpoint,) = trainer.run.checkpoints()
     adam = checkpoint.optimizer_tensors()
     for name, gradient in gradients.items():
+        assert gradient is not None
         torch.testing.assert_close(adam[f"{name}/exp_avg"], 0.1 * gradient, rtol=1e-4, atol=1e-8)
     (record,) = trainer.run.metrics()
     assert record["loss"] == pytest.approx(expected.item(), abs=1e-4)
@@ -413,6 +435,40 @@ def test_stopping_and_resuming_changes_nothing(tmp_path: Path, straight: Run, st
     assert_same_run(straight, last.run)
 
 
+def test_stopping_and_resuming_changes_nothing_with_several_workers(tmp_path: Path, straight: Run) -> None:
+    config = replace_fields(RESUMED, workers=2)
+    whole = sitting(tmp_path / "whole", config)
+    assert whole.train().step == 13
+    with pytest.raises(Interrupted):
+        sitting(tmp_path / "parts", config, stop=stop_after(5)).train()
+    again = sitting(tmp_path / "parts", config)
+    assert again.train().step == 13
+    assert_same_run(whole.run, again.run)
+    assert listener(again).messages == []
+    assert not equal(weights(straight, 13), weights(whole.run, 13)), "each worker draws dropout of its own"
+
+
+def test_resuming_with_another_number_of_workers_says_so_and_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        sitting(tmp_path / "run", replace_fields(RESUMED, workers=2), stop=stop_after(3)).train()
+    again = sitting(tmp_path / "run", replace_fields(RESUMED, workers=3))
+    assert listener(again).messages == ["resuming with workers 3 instead of 2: not bit for bit what it would have been"]
+    assert again.train().step == 13
+
+
+def test_resuming_without_the_compiled_kernels_says_so_and_goes_on(tmp_path: Path) -> None:
+    if not native.available():
+        pytest.skip("the compiled kernels were not built")
+    with pytest.raises(Interrupted):
+        sitting(tmp_path / "run", stop=stop_after(3)).train()
+    with native.disabled():
+        again = sitting(tmp_path / "run")
+        assert listener(again).messages == [
+            "resuming with kernels torch instead of compiled: not bit for bit what it would have been"
+        ]
+        assert again.train().step == 13
+
+
 def test_what_a_crash_lost_is_done_again(tmp_path: Path, straight: Run) -> None:
     """Killed at step 5, when it has been logged: the run goes on from the checkpoint of step 4."""
 
@@ -484,13 +540,13 @@ def break_at(
     monkeypatch: pytest.MonkeyPatch, trainer: Trainer, steps: set[int], spoil: Callable[[Tensor, Transformer], Tensor]
 ) -> None:
     """Makes the loss of the given steps go wrong."""
-    whole = trainer_module.batch_losses
+    whole = updates_module.batch_losses
 
-    def batch_losses(model: Transformer, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-        loss, nll = whole(model, batch, smoothing)
+    def batch_losses(model: Transformer, batch: Batch, *settings: float) -> tuple[Tensor, Tensor]:
+        loss, nll = whole(model, batch, *settings)
         return (spoil(loss, model) if trainer.state.step in steps else loss), nll
 
-    monkeypatch.setattr(trainer_module, "batch_losses", batch_losses)
+    monkeypatch.setattr(updates_module, "batch_losses", batch_losses)
 
 
 def spoil_loss(loss: Tensor, model: Transformer) -> Tensor:
@@ -547,11 +603,11 @@ def test_too_many_in_a_row_end_training_with_remedies_and_a_good_checkpoint(
 
 def test_validation_loss_is_the_mean_over_tokens_without_smoothing_or_dropout() -> None:
     model, pairs = tiny_model(dropout=0.5), Copies(30)
-    batch = collate(pairs, np.arange(30))
+    source, target_input, target_output = padded(pairs, 30)
     model.eval()
     with torch.no_grad():
-        logits = model(batch.source, batch.target_input).flatten(0, 1)
-    expected = F.cross_entropy(logits, batch.target_output.flatten(), ignore_index=PAD).item()
+        logits = model(source, target_input).flatten(0, 1)
+    expected = F.cross_entropy(logits, target_output.flatten(), ignore_index=PAD).item()
     for batch_tokens in (1, 50, 10_000):
         model.train()
         assert validation_loss(model, pairs, batch_tokens, CPU) == pytest.approx(expected, rel=1e-5)
@@ -649,14 +705,14 @@ class FakeClock:
     now: float = 1000.0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = trainer_module.batch_losses
+        whole = updates_module.batch_losses
 
-        def batch_losses(model: Transformer, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+        def batch_losses(model: Transformer, batch: Batch, *settings: float) -> tuple[Tensor, Tensor]:
             self.now += self.pace
-            return whole(model, batch, smoothing)
+            return whole(model, batch, *settings)
 
         monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(trainer_module, "batch_losses", batch_losses)
+        monkeypatch.setattr(updates_module, "batch_losses", batch_losses)
 
 
 @pytest.fixture
@@ -739,16 +795,17 @@ def test_a_run_without_any_limit_is_refused(tmp_path: Path) -> None:
         trainer_for(tmp_path / "run", settings()).train()
 
 
-def test_every_epoch_takes_each_pair_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_epoch_takes_each_pair_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     seen: list[int] = []
-    whole = trainer_module.collate
 
-    def counting(pairs: Copies, indices: Indices) -> Batch:
+    def counting(pairs: PiecePairs, indices: Indices) -> Batch:
         seen.extend(int(i) for i in indices)
-        return whole(pairs, indices)
+        return collate(pairs, indices)
 
-    monkeypatch.setattr(trainer_module, "collate", counting)
-    trainer_for(tmp_path / "run", settings(max_epochs=2, accumulate=3), train=Copies(60)).train()
+    monkeypatch.setattr(updates_module, "collate", counting)
+    config = settings(max_epochs=2, accumulate=3, workers=workers)
+    trainer_for(tmp_path / "run", config, train=Copies(60)).train()
     assert sorted(seen[:60]) == sorted(seen[60:]) == list(range(60))
     assert seen[:60] != seen[60:]
 

@@ -1,0 +1,132 @@
+"""Table 3 of the paper at the scale of Multi30k: one training a row, ten minutes each on two cores.
+
+    python experiments/table3/run.py [--only ROW ...] [--seed 1] [--max-steps 2500] [--list]
+
+Rows that are finished in results.json (with these steps and this seed) are skipped. After each row results.json,
+table.md and table3.png are written anew. Perplexity and BLEU (beam 4) are of the validation set, as the paper's are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rows import BASE, ROWS, Row
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results.json"
+DATA = ROOT / "data" / "multi30k"
+
+
+def seq2seq(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-c", "from seq2seq.cli import main; main()", *arguments], check=True)
+
+
+def train(row: Row, run: Path, seed: int, max_steps: int) -> dict[str, Any]:
+    """Trains and scores one row. Perplexity is that of the last weights, before averaging."""
+    settings = (*row.settings, f"training.seed={seed}", f"training.max_steps={max_steps}")
+    settings = (*settings, f"training.validate_every={max_steps}")
+    if not (run / "model.json").exists():
+        options = [part for setting in settings for part in ("--set", setting)]
+        seq2seq("train", str(HERE / "base.toml"), "--run-dir", str(run), "--overwrite", *options)
+    info = json.loads((run / "model.json").read_text(encoding="utf-8"))
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [record["valid_loss"] for record in map(json.loads, lines) if "valid_loss" in record]
+    report = run / "validation.json"
+    sides = [str(DATA / f"val.lc.norm.tok.{language}") for language in ("en", "de")]
+    command = ["benchmark", str(run), "--source", sides[0], "--reference", sides[1], "--tokenize", "none"]
+    seq2seq(*command, "--beam-size", "4", "--json", str(report))
+    score = json.loads(report.read_text(encoding="utf-8"))["systems"][0]["scores"]["bleu"]
+    return {
+        "steps": max_steps,
+        "seed": seed,
+        "parameters": info["num_parameters"],
+        "minutes": round(info["training"]["seconds"] / 60, 1),
+        "perplexity": round(math.exp(losses[-1]), 3),
+        "bleu": round(score["value"], 2),
+        "bleu_interval": [round(score["low"], 2), round(score["high"], 2)],
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The finished rows beside the paper's, differences from the base in brackets."""
+    lines = [
+        "| row | here | parameters | perplexity | BLEU | paper | perplexity | BLEU |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base = results.get(BASE.name)
+    for row in ROWS:
+        result = results.get(row.name)
+        if result is None:
+            continue
+        bleu, perplexity = f"{result['bleu']:.1f}", f"{result['perplexity']:.2f}"
+        if base is not None and row is not BASE:
+            bleu += f" ({result['bleu'] - base['bleu']:+.1f})"
+        theirs = f"{row.paper[1]:.1f}"
+        if row is not BASE:
+            theirs += f" ({row.paper[1] - BASE.paper[1]:+.1f})"
+        millions = f"{result['parameters'] / 1e6:.2f}M"
+        cells = (row.name, row.label, millions, perplexity, bleu, row.paper_label, f"{row.paper[0]:.2f}", theirs)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: dict[str, Any]) -> None:
+    """table3.png: differences in BLEU from the base, here and in the paper."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [row for row in ROWS if row is not BASE and row.name in results]
+    if BASE.name not in results or not rows:
+        return
+    base = results[BASE.name]["bleu"]
+    figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    places = range(len(rows))
+    ours = [results[row.name]["bleu"] - base for row in rows]
+    axes.barh([p - 0.2 for p in places], ours, 0.4, label=f"Multi30k, tiny (base {base:.1f})", color="tab:blue")
+    theirs = [row.paper[1] - BASE.paper[1] for row in rows]
+    axes.barh([p + 0.2 for p in places], theirs, 0.4, label="paper, newstest2013 (base 25.8)", color="tab:orange")
+    axes.set_yticks(list(places), [f"{row.name.partition('-')[0]}  {row.label}" for row in rows])
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("BLEU minus that of the base model")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(frameon=False, loc="lower left")
+    figure.savefig(HERE / "table3.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], metavar="ROW")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--max-steps", type=int, default=2500)
+    parser.add_argument("--list", action="store_true", help="print the rows and what they set")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for row in ROWS:
+            print(f"{row.name:18} {row.label:32} {' '.join(row.settings)}")
+        return
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for row in ROWS:
+        done = results.get(row.name, {})
+        finished = (done.get("steps"), done.get("seed")) == (arguments.max_steps, arguments.seed)
+        if finished or (arguments.only and row.name not in arguments.only):
+            continue
+        run = ROOT / "runs" / "table3" / f"{row.name}-{arguments.max_steps}-{arguments.seed}"
+        results[row.name] = train(row, run, arguments.seed, arguments.max_steps)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (HERE / "table.md").write_text(table(results), encoding="utf-8")
+        draw(results)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

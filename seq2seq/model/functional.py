@@ -1,0 +1,121 @@
+"""The operations that layers are made of: in torch, and with the compiled kernels where training can use them.
+
+Weights are float32 and are cast to the dtype of the activations where they are used, so that the same module runs in
+float32, in bfloat16 with float32 master weights (training), or with weights cast once (inference).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from seq2seq.model import native
+from seq2seq.model.dropout import dropout, native_dropout
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x W^T + b` in the dtype of x (a cast that does nothing where the weight has it already)."""
+    if x.dim() == 2 and bias is not None and torch.is_grad_enabled() and native.usable(x):
+        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return out
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+class _Linear(torch.autograd.Function):
+    """F.linear with casts, whose gradients take fewer operations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        cast = weight.to(x.dtype)
+        ctx.save_for_backward(x, cast)
+        ctx.dtypes = weight.dtype, bias.dtype
+        return torch.addmm(bias.to(x.dtype), x, cast.t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, cast = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_bias = torch.empty(grad.shape[1])
+        native.call("column_sums", grad.dtype, grad_bias, grad, *grad.shape)
+        return grad @ cast, (grad.t() @ x).to(ctx.dtypes[0]), grad_bias.to(ctx.dtypes[1])
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """Layer normalisation (Ba et al. 2016) over the last dimension; statistics are float32 whatever the dtype of x."""
+    fits = weight.dtype == torch.float32 and native.usable(weight, bias)
+    if torch.is_grad_enabled() and fits and native.usable(x):
+        normed: Tensor = _LayerNorm.apply(x, weight, bias, epsilon)  # type: ignore[no-untyped-call]
+        return normed
+    if x.is_cuda:
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        size = x.shape[-1]
+        rows = x.numel() // size
+        out, mean, rstd = torch.empty_like(x), torch.empty(rows), torch.empty(rows)
+        native.call("layer_norm", x.dtype, out, mean, rstd, x, weight, bias, rows, size, epsilon)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        grad_x, grad_weight, grad_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+        results = grad_x, grad_weight, grad_bias
+        shape = len(mean), x.shape[-1]
+        native.call("layer_norm_backward", x.dtype, *results, grad.contiguous(), x, mean, rstd, weight, *shape)
+        return grad_x, grad_weight, grad_bias, None
+
+
+def embed(
+    ids: Tensor, table: Tensor, positions: Tensor, places: Tensor, factor: float, drop: float, dtype: torch.dtype
+) -> Tensor:
+    """dropout(factor * table[ids] + positions[places]) for ids and places [N] -> [N, D]; drop 0 for no dropout."""
+    fixed = not positions.requires_grad and native.usable(table, positions) and table.dtype == torch.float32
+    fits = dtype in native.TYPES and native.usable_ids(ids) and native.usable_ids(places)
+    if fixed and fits and torch.is_grad_enabled():
+        embedded: Tensor = _Embed.apply(table, positions, ids, places, factor, drop, dtype)  # type: ignore[no-untyped-call]
+        return embedded
+    summed = F.embedding(ids, table) * factor + positions[places]
+    return dropout(summed.to(dtype), drop, drop > 0.0)
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        table: Tensor,
+        positions: Tensor,
+        ids: Tensor,
+        places: Tensor,
+        factor: float,
+        drop: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        native.check_ids(ids, len(table))
+        native.check_ids(places, len(positions))
+        random = native_dropout(drop, training=True)
+        out = torch.empty(len(ids), table.shape[1], dtype=dtype)
+        native.call("embed", dtype, out, table, positions, ids, places, *out.shape, factor, *random)
+        ctx.save_for_backward(ids)
+        ctx.size, ctx.factor, ctx.random = table.shape, factor, random
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (ids,) = ctx.saved_tensors
+        grad_table = torch.zeros(ctx.size)
+        shape = grad.shape
+        native.call("embed_backward", grad.dtype, grad_table, grad.contiguous(), ids, *shape, ctx.factor, *ctx.random)
+        return grad_table, *(None,) * 6

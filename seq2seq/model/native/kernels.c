@@ -1,0 +1,249 @@
+/* Kernels of the training step on a CPU, for float32 and bfloat16 activations. All arithmetic is float32.
+ *
+ * torch runs these as many small operations, each with its own pass over memory. Everything here runs on the thread
+ * that calls it: training keeps several cores busy with one part of the batch on each. There is no allocation that
+ * outlives a call and no state. The same functions in torch are beside their callers in Python (packed.py, loss.py,
+ * dropout.py); tests compare them.
+ *
+ * Shapes: N tokens of all sentences of a batch, one after the other; D d_model, H heads, K head size, V vocabulary,
+ * B sentences. Arrays are contiguous unless a row stride is given (in elements).
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+/* One version for each generation of the processor, chosen when the library is loaded. */
+#define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define KERNEL
+#endif
+#ifdef _MSC_VER
+#define EXPORT __declspec(dllexport)
+#define INLINE static __forceinline
+#else
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+#endif
+#define PRAGMA(text) _Pragma(#text)
+#define SIMD PRAGMA(omp simd)
+#define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
+
+EXPORT int64_t kernels_version(void) { return 2; }
+
+INLINE float load_f32(float value) { return value; }
+INLINE float store_f32(float value) { return value; }
+
+INLINE float load_bf16(uint16_t value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float result;
+    memcpy(&result, &bits, 4);
+    return result;
+}
+
+/* Rounds to nearest even; a NaN stays one. */
+INLINE uint16_t store_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    uint32_t nan = (bits >> 16) | 0x40u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+/* e^x for x <= 88, relative error below 2e-7; smaller than -87 counts as -87. The polynomial is that of the Cephes
+ * library (S. Moshier, netlib.org/cephes, expf). */
+INLINE float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    float shifted = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the fraction is rounded away */
+    float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits << 23) + (127u << 23); /* the low bits of `shifted` are n */
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+/* 32 random bits, a pure function of seed and index: two rounds of multiply and shift (constants of "lowbias32",
+ * C. Wellons, public domain), one half of the seed before each. */
+INLINE uint32_t random_bits(uint32_t index, uint64_t seed) {
+    uint32_t x = index ^ (uint32_t)seed;
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x += (uint32_t)(seed >> 32);
+    x *= 0x846ca68bu;
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    return x;
+}
+
+/* What dropout multiplies an element by: 0 with probability threshold / 2^32, else scale. */
+INLINE float kept(uint32_t index, uint64_t seed, uint32_t threshold, float scale) {
+    return random_bits(index, seed) >= threshold ? scale : 0.0f;
+}
+
+/* Attention works on blocks of float32 in scratch memory: 16 numbers at a time, four rows at a time, so that sums stay
+ * in registers and do not wait for one another. */
+typedef float block __attribute__((vector_size(64)));
+
+#define ROUND_UP(n, unit) (((n) + (unit) - 1) / (unit) * (unit))
+
+INLINE block load_block(const float *from) {
+    block value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+INLINE void store_block(float *to, block value) { memcpy(to, &value, sizeof value); }
+
+/* The sum of 16 numbers, by halves. */
+INLINE float sum_of_block(block value) {
+    float x[16];
+    memcpy(x, &value, sizeof value);
+    for (int half = 8; half > 0; half /= 2) {
+        SIMD for (int t = 0; t < half; t++) x[t] += x[t + half];
+    }
+    return x[0];
+}
+
+static float *aligned_floats(int64_t count) {
+    void *memory = NULL;
+    return posix_memalign(&memory, 64, sizeof(float) * (size_t)count) ? NULL : memory;
+}
+
+static void free_aligned(float *memory) { free(memory); }
+
+static int64_t longest_of(const int64_t *starts, int64_t sentences) {
+    int64_t longest = 1;
+    for (int64_t b = 0; b < sentences; b++) {
+        int64_t length = starts[b + 1] - starts[b];
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+/* columns [size, keys] = rows [s, width] transposed, zeros past s. */
+INLINE void transpose(float *columns, const float *rows, int64_t s, int64_t size, int64_t width, int64_t keys) {
+    for (int64_t j = 0; j < s; j++)
+        for (int64_t a = 0; a < size; a++) columns[a * keys + j] = rows[j * width + a];
+    for (int64_t a = 0; a < size; a++)
+        for (int64_t j = s; j < keys; j++) columns[a * keys + j] = 0.0f;
+}
+
+/* out[4, stride] = rows [4, width] times columns [size, keys], of which the first `count`, rounded up to 16. */
+INLINE void products(float *out, int64_t stride, const float *rows, int64_t width, const float *columns, int64_t keys,
+                     int64_t count, int64_t size) {
+    for (int64_t first = 0; first < count; first += 16) {
+        block sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+        for (int64_t a = 0; a < size; a++) {
+            block column = load_block(columns + a * keys + first);
+            sum0 += rows[a] * column;
+            sum1 += rows[width + a] * column;
+            sum2 += rows[2 * width + a] * column;
+            sum3 += rows[3 * width + a] * column;
+        }
+        store_block(out + first, sum0);
+        store_block(out + stride + first, sum1);
+        store_block(out + 2 * stride + first, sum2);
+        store_block(out + 3 * stride + first, sum3);
+    }
+}
+
+/* out[n] = sum over j in [from, to) of weights[n * between_rows + j * between] * rows[j], n = 0 ... 3; [4, width]. */
+INLINE void weighted_rows(float *out, int64_t width, const float *weights, int64_t between_rows, int64_t between,
+                          const float *rows, int64_t row_stride, int64_t from, int64_t to) {
+    for (int64_t a = 0; a < width; a += 16) {
+        block sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+        for (int64_t j = from; j < to; j++) {
+            block value = load_block(rows + j * row_stride + a);
+            const float *weight = weights + j * between;
+            sum0 += weight[0] * value;
+            sum1 += weight[between_rows] * value;
+            sum2 += weight[2 * between_rows] * value;
+            sum3 += weight[3 * between_rows] * value;
+        }
+        store_block(out + a, sum0);
+        store_block(out + width + a, sum1);
+        store_block(out + 2 * width + a, sum2);
+        store_block(out + 3 * width + a, sum3);
+    }
+}
+
+/* The softmax of the first `count` numbers of a row, in place; zeros from there to `end`, a multiple of 16. statistics
+ * becomes the highest of them, and 1 / the sum of the exponentials of what they are above it. */
+INLINE void softmax_row(float *row, float *statistics, int64_t count, int64_t end) {
+    float highest = row[0];
+    block totals = {0};
+    for (int64_t j = count; j < end; j++) row[j] = -INFINITY;
+    for (int64_t first = 0; first < end; first += 16) {
+        PRAGMA(omp simd reduction(max : highest)) for (int t = 0; t < 16; t++)
+            highest = row[first + t] > highest ? row[first + t] : highest;
+    }
+    for (int64_t first = 0; first < end; first += 16) {
+        SIMD for (int t = 0; t < 16; t++) {
+            float power = exponential(row[first + t] - highest);
+            row[first + t] = first + t < count ? power : 0.0f; /* a select, not a branch: the loop stays in vectors */
+        }
+        totals += load_block(row + first);
+    }
+    float inverse = 1.0f / sum_of_block(totals);
+    for (int64_t first = 0; first < end; first += 16) {
+        SIMD for (int t = 0; t < 16; t++) row[first + t] *= inverse;
+    }
+    statistics[0] = highest;
+    statistics[1] = inverse;
+}
+
+INLINE void drop_row(float *row, int64_t count, uint32_t place, uint64_t seed, uint32_t threshold, float scale) {
+    for (int64_t first = 0; first < count; first += 16) {
+        SIMD for (int t = 0; t < 16; t++)
+            row[first + t] *= kept(place + (uint32_t)(first + t), seed, threshold, scale);
+    }
+}
+
+/* scores become the (dropped-out) weights, changes (gradients of those) become gradients of the scores. */
+INLINE void softmax_row_backward(float *scores, float *changes, const float *statistics, float delta, int64_t count,
+                                 int64_t end, uint32_t place, uint64_t seed, uint32_t threshold, float scale) {
+    float highest = statistics[0], inverse = statistics[1];
+    for (int64_t first = 0; first < end; first += 16) {
+        float factor[16];
+        for (int t = 0; t < 16; t++) factor[t] = 1.0f;
+        if (threshold) {
+            SIMD for (int t = 0; t < 16; t++)
+                factor[t] = kept(place + (uint32_t)(first + t), seed, threshold, scale);
+        }
+        SIMD for (int t = 0; t < 16; t++) {
+            float weight = exponential(scores[first + t] - highest) * inverse;
+            weight = first + t < count ? weight : 0.0f;
+            changes[first + t] = weight * (changes[first + t] * factor[t] - delta);
+            scores[first + t] = weight * factor[t];
+        }
+    }
+}
+
+#define TYPE float
+#define LOAD load_f32
+#define STORE store_f32
+#define NAMED(name) name##_f32
+#include "kernels.inc"
+#undef TYPE
+#undef LOAD
+#undef STORE
+#undef NAMED
+
+#define TYPE uint16_t
+#define LOAD load_bf16
+#define STORE store_bf16
+#define NAMED(name) name##_bf16
+#include "kernels.inc"

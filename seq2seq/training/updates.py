@@ -1,0 +1,133 @@
+"""One update: the gradient of the mean loss over all target tokens of some micro-batches, then a step of Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seq2seq.config import TrainingConfig
+from seq2seq.model.dropout import seeded
+from seq2seq.model.packed import Sentences
+from seq2seq.model.transformer import PAD, Transformer
+from seq2seq.runtime import derived_seed
+from seq2seq.text.batching import Batch, Indices, PiecePairs, collate
+from seq2seq.training.loss import ROW_UNIT, smoothed_cross_entropy
+from seq2seq.training.optimizer import build_optimizer
+from seq2seq.training.r_drop import paired_cross_entropy
+from seq2seq.training.workers import Workers, choose_workers
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update did: sums over its target tokens, the norm of the gradient, and whether it was taken.
+
+    loss, nll, grad_norm and finite (0 or 1) are float32 scalars on the device: reading them waits for it.
+    """
+
+    loss: Tensor
+    nll: Tensor
+    grad_norm: Tensor
+    finite: Tensor
+    tokens: int
+
+
+class Updater:
+    """Holds the optimizer of a model and the workers that compute its gradients."""
+
+    def __init__(self, config: TrainingConfig, model: Transformer, device: torch.device) -> None:
+        self.config, self.model, self.device = config, model, device
+        self.parameters = list(model.parameters())
+        self.optimizer = build_optimizer(config, model)
+        threads = torch.get_num_threads()
+        self.workers = Workers(choose_workers(config.workers, threads, config.micro_batch_tokens, device))
+
+    def update(self, pairs: PiecePairs, micro_batches: Sequence[Indices], step: int, rate: float) -> Step:
+        """Takes update number `step` with the learning rate `rate`, unless its loss or gradient is not finite.
+
+        Nothing here waits for a GPU: whether the update is taken is decided there.
+        """
+        self.model.train()
+        tokens = sum(int(pairs.target_lengths[indices].sum()) + len(indices) for indices in micro_batches)
+        loss, nll = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        gradients: list[Tensor] = []
+        for number, indices in enumerate(micro_batches):
+            for part_loss, part_nll, part_gradients in self._micro_batch(pairs, indices, tokens, step, number):
+                loss += part_loss
+                nll += part_nll
+                if gradients:
+                    torch._foreach_add_(gradients, part_gradients)
+                else:
+                    gradients = part_gradients
+        norm, finite = self._step(gradients, loss, rate)
+        return Step(loss, nll, norm, finite, tokens)
+
+    def _micro_batch(
+        self, pairs: PiecePairs, indices: Indices, tokens: int, step: int, number: int
+    ) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
+        """Sums of loss and -log p, and gradients, from each worker."""
+        count = self.workers.count
+        # Of neighbours in length one goes to each worker, so that all have about as much to do.
+        parts = [indices[worker::count] for worker in range(min(count, len(indices)))]
+        seeds = [derived_seed(self.config.seed, "dropout", step, number, worker) for worker in range(len(parts))]
+        tasks = [partial(self._gradients, pairs, part, tokens, seed) for part, seed in zip(parts, seeds, strict=True)]
+        return self.workers.run(tasks)
+
+    def _gradients(
+        self, pairs: PiecePairs, indices: Indices, tokens: int, seed: int
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """For some pairs: sums of loss and -log p, and their part of the gradients of the mean over all `tokens`."""
+        batch = collate(pairs, indices).to(self.device)
+        if self.device.type != "cpu":
+            torch.manual_seed(seed)
+        with seeded(seed):
+            loss, nll = batch_losses(self.model, batch, self.config.label_smoothing, self.config.r_drop)
+        gradients = torch.autograd.grad(loss / tokens, self.parameters, materialize_grads=True)
+        return loss.detach(), nll, list(gradients)
+
+    def _step(self, gradients: list[Tensor], loss: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """The norm of the gradient, before it is clipped, and whether Adam's step was taken, 0 or 1."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+        finite = (torch.isfinite(norm) & torch.isfinite(loss)).float()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # What a gradient scaler sets, too: the fused optimizer then leaves weights and moments as they are.
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, 1.0 - finite  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm, finite
+
+
+def batch_losses(model: Transformer, batch: Batch, smoothing: float, r_drop: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Sums over the target tokens of a batch: the smoothed loss, and -log p. Teacher forcing.
+
+    With r_drop there are two predictions, whose mean loss and -log p these are, with the price of their divergence.
+    """
+    device = batch.source.device
+    source, target_input = batch.source, batch.target_input
+    if device.type == "cpu":
+        source, target_input = _rounded(source), _rounded(target_input)
+    sources = Sentences.of(batch.source_starts, len(source)).to(device)
+    targets = Sentences.of(batch.target_starts, len(target_input)).to(device)
+    states = model.packed_states(source, sources, target_input, targets)
+    if r_drop:
+        again = model.packed_states(source, sources, target_input, targets)
+        return paired_cross_entropy(states, again, model.output_weight, batch.target_output, smoothing, r_drop)
+    return smoothed_cross_entropy(states, model.output_weight, batch.target_output, smoothing)
+
+
+def _rounded(ids: Tensor) -> Tensor:
+    """With padding after the last sentence, up to a multiple of ROW_UNIT.
+
+    Otherwise every batch has another number of rows, and the library of matrix products compiles a kernel for each and
+    keeps a thousand of them: a fifth of all memory, and some time.
+    """
+    return F.pad(ids, (0, -len(ids) % ROW_UNIT), value=PAD)
