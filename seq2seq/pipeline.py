@@ -22,6 +22,7 @@ from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import write_atomic
+from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
 from seq2seq.resuming import check_changes, tell_changes
@@ -270,7 +271,8 @@ def _describe(
     if not tokenizer.shared:
         sizes += f" source and {tokenizer.target_vocab_size:,} target"
     precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
-    where = "GPU" if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    kernels = "compiled kernels" if native.available() else "without the compiled kernels"
+    where = "GPU" if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}, {kernels}"
     observer.message(f"model: {model.num_parameters():,} parameters, {sizes} pieces; {where}, {precision}")
     plan = plan_epoch(
         train.source_lengths, train.target_lengths, training.micro_batch_tokens, seed=training.seed, epoch=0

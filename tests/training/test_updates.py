@@ -21,6 +21,7 @@ from seq2seq.config import ModelConfig, TrainingConfig
 from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad
+from seq2seq.training.loss import ROW_UNIT
 from seq2seq.training.optimizer import optimizer_tensors
 from seq2seq.training.updates import Step, Updater
 from seq2seq.training.workers import Workers
@@ -227,6 +228,23 @@ def test_the_order_of_the_threads_does_not_matter(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Workers, "run", backwards)
     assert equal(first_update(workers=2, dropout=0.3).weights, taken.weights)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_matrix_products_have_few_different_numbers_of_rows(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Whatever the batch: the library of matrix products keeps a kernel for each number, and memory for it."""
+    rows: list[int] = []
+    whole = Transformer.packed_states
+
+    def packed_states(self: Transformer, *arguments: Any) -> Tensor:
+        states = whole(self, *arguments)
+        rows.extend((len(arguments[0]), len(arguments[2]), len(states)))
+        return states
+
+    monkeypatch.setattr(Transformer, "packed_states", packed_states)
+    first_update([np.arange(12), batch_of(1), np.arange(3, 9)], workers=workers)
+    assert rows and all(count % ROW_UNIT == 0 for count in rows)
+    assert TOKENS % ROW_UNIT, "or the test shows nothing"
 
 
 def test_kernels_that_are_switched_off_are_so_in_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
