@@ -39,7 +39,6 @@ class _Paired(torch.autograd.Function):
         ctx: Any, states_a: Tensor, states_b: Tensor, weight: Tensor, targets: Tensor, smoothing: float, alpha: float
     ) -> tuple[Tensor, Tensor]:
         vocabulary = weight.shape[0]
-        native.check_ids(targets, vocabulary)
         matrix = weight.to(states_a.dtype)
         elements = GPU_CHUNK_ELEMENTS if states_a.is_cuda else NATIVE_CHUNK_ELEMENTS
         size = max(1, elements // vocabulary // ROW_UNIT) * ROW_UNIT
@@ -77,6 +76,7 @@ Chunk = tuple[Tensor, Tensor, Tensor, Tensor]  # sums of loss and -log p, gradie
 def _native_chunk(a: Tensor, b: Tensor, targets: Tensor, smoothing: float, alpha: float) -> Chunk:
     """With the compiled kernel. Rows past the last target have gradients of 0."""
     count, vocabulary = len(targets), a.shape[1]
+    native.check_ids(targets, vocabulary)
     nll, uniform, divergence = torch.empty(3, count).unbind()
     scratch = torch.empty(2 * vocabulary)
     results = a, b, nll, uniform, divergence
