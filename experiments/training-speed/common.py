@@ -16,7 +16,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WORK = HERE / "work"  # tokenizer, encoded corpus, run folders, logs; nothing in it is kept under version control
+PREPARED = (
+    HERE / "prepared"
+)  # tokenizer, encoded corpus, run folders, logs; not under version control
 RECIPE = ROOT / "experiments" / "multi30k-en-de" / "lowercase.toml"  # names the files of the corpus and their sums
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -74,20 +76,20 @@ class Settings:
 
     @property
     def tokenizer_path(self) -> Path:
-        return WORK / f"bpe-{self.vocab_size}.model"
+        return PREPARED / f"bpe-{self.vocab_size}.model"
 
     @property
     def corpus_path(self) -> Path:
-        return WORK / f"corpus-{self.vocab_size}.npz"
+        return PREPARED / f"corpus-{self.vocab_size}.npz"
 
     def pieces_path(self, split: str) -> Path:
         """Text files of pieces with spaces between, without their last suffix, `.source` or `.target`."""
-        return WORK / f"{split}-{self.vocab_size}"
+        return PREPARED / f"{split}-{self.vocab_size}"
 
     @property
     def run_dir(self) -> Path:
         """Where a system that writes something may write it."""
-        return WORK / "runs" / (f"{self.name}-parts" if self.parts else self.name)
+        return PREPARED / "runs" / (f"{self.name}-parts" if self.parts else self.name)
 
 
 def peak_memory_bytes() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import sentencepiece
-from common import BOS, EOS, PAD, RECIPE, UNK, WORK, Record, Settings, run_child
+from common import BOS, EOS, PAD, PREPARED, RECIPE, UNK, Record, Settings, run_child
 
 from seq2seq.recipe import load_config
 from seq2seq.text.download import ensure_downloads
@@ -59,7 +59,7 @@ def prepare(settings: Settings) -> Record:
     ensure_downloads(data.downloads, lambda text: print(text, file=sys.stderr))
     names = itertools.product(("train", "valid"), ("source", "target"))
     files = {(split, side): Path(getattr(data, f"{split}_{side}")) for split, side in names}
-    WORK.mkdir(parents=True, exist_ok=True)
+    PREPARED.mkdir(parents=True, exist_ok=True)
     if not settings.corpus_path.exists():
         learn([file for (split, _), file in files.items() if split == "train"], settings)
         encode(files, settings)

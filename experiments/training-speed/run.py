@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from common import FAILED, HERE, MEASURED, NOT_INSTALLED, ROOT, WORK, Record, Settings, write_settings
+from common import FAILED, HERE, MEASURED, NOT_INSTALLED, PREPARED, ROOT, Record, Settings, write_settings
 from report import SPEED, report, summarise
 
 RESULTS = HERE / "results.json"
@@ -43,7 +43,7 @@ PACKAGES = ("seq2seq", "torch", "transformers", "joeynmt")
 def launch(script: str, settings: Settings) -> Record:
     """Runs one measured process and returns its record; where there is none, the last line of its log says why."""
     name = f"{settings.name}-parts" if settings.parts else settings.name
-    folder = WORK / "logs"
+    folder = PREPARED / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     given, taken, log = (folder / f"{name}{suffix}" for suffix in (".settings.json", ".record.json", ".log"))
     write_settings(settings, given)
@@ -146,7 +146,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     arguments, names = parse()
-    output = arguments.output or (WORK / "results.json" if arguments.only else RESULTS)
+    output = arguments.output or (PREPARED / "results.json" if arguments.only else RESULTS)
     if arguments.markdown:
         if not output.exists():
             sys.exit(f"{output.name}: nothing has been measured yet")

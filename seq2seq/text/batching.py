@@ -168,13 +168,6 @@ def padded_tokens(plan: list[Indices], lengths: Lengths) -> int:
     return sum((int(lengths[indices].max()) + 1) * len(indices) for indices in plan)
 
 
-def padding_share(plan: list[Indices], lengths: Lengths) -> float:
-    """Which part of the padded tokens of one side is padding, 0 to 1."""
-    padded = padded_tokens(plan, lengths)
-    real = sum(int(lengths[indices].sum()) + len(indices) for indices in plan)
-    return 1.0 - real / padded if padded else 0.0
-
-
 def in_order(pairs: PiecePairs, micro_batch_tokens: int, longest: int) -> Iterator[Batch]:
     """Every pair of at most `longest` pieces a side once, in a fixed order of lengths: for validation."""
     kept = np.flatnonzero(np.maximum(pairs.source_lengths, pairs.target_lengths) <= longest)
