@@ -16,9 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PREPARED = (
-    HERE / "prepared"
-)  # tokenizer, encoded corpus, run folders, logs; not under version control
+PREPARED = HERE / "prepared"  # tokenizer, encoded corpus, runs, logs; not under version control
 RECIPE = ROOT / "experiments" / "multi30k-en-de" / "lowercase.toml"  # names the files of the corpus and their sums
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
