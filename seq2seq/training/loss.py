@@ -21,6 +21,7 @@ from seq2seq.model import native
 
 CHUNK_ELEMENTS = 1 << 21  # logits that exist at once on a CPU: 4 MB in bfloat16, which stay in the cache
 NATIVE_CHUNK_ELEMENTS = 1 << 20
+SMALLEST_CHUNK = 256  # of fewer tokens, adding to the gradient of the output matrix costs more than computing it
 ROW_UNIT = 64  # tokens are processed in multiples of it: see `batch_losses`
 GPU_CHUNK_ELEMENTS = 1 << 28
 SMALLEST = 1e-37  # probabilities below it count as it; their logarithm would be infinite
@@ -40,6 +41,11 @@ def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoo
     else:
         loss, nll = _Chunked.apply(states[: len(targets)], weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]
     return loss, nll
+
+
+def chunk_tokens(vocabulary: int, elements: int) -> int:
+    """How many tokens have logits at once: of about so many elements, a multiple of ROW_UNIT."""
+    return max(SMALLEST_CHUNK, elements // vocabulary // ROW_UNIT * ROW_UNIT)
 
 
 class _Saved(torch.autograd.Function):
@@ -64,7 +70,7 @@ class _Native(_Saved):
         vocabulary, dtype = weight.shape[0], states.dtype
         native.check_ids(targets, vocabulary)
         matrix = weight.to(dtype)
-        size = max(1, NATIVE_CHUNK_ELEMENTS // vocabulary // ROW_UNIT) * ROW_UNIT
+        size = chunk_tokens(vocabulary, NATIVE_CHUNK_ELEMENTS)
         logits, scratch = states.new_empty(min(len(states), size), vocabulary), torch.empty(vocabulary)
         nll, uniform = torch.empty(len(targets)), torch.empty(len(targets))
         grad_states = torch.empty_like(states) if differentiate else None
@@ -105,8 +111,7 @@ class _Chunked(_Saved):
         uniform = torch.zeros_like(nll)  # cross-entropy with the uniform distribution
         grad_states = torch.empty_like(states) if differentiate else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
-        elements = GPU_CHUNK_ELEMENTS if states.is_cuda else CHUNK_ELEMENTS
-        size = max(16, elements // vocabulary)
+        size = chunk_tokens(vocabulary, GPU_CHUNK_ELEMENTS if states.is_cuda else CHUNK_ELEMENTS)
         for start in range(0, states.shape[0], size):
             chunk, target = states[start : start + size], targets[start : start + size, None]
             logits = chunk @ matrix.t()

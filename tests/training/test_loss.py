@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 def set_chunks(patch: pytest.MonkeyPatch, elements: int) -> None:
     """Logits that exist at once."""
+    patch.setattr(loss_module, "SMALLEST_CHUNK", 1)
     patch.setattr(loss_module, "CHUNK_ELEMENTS", elements)
     patch.setattr(loss_module, "NATIVE_CHUNK_ELEMENTS", elements)
 
@@ -87,9 +88,9 @@ def test_it_does_not_matter_how_the_tokens_are_cut_into_chunks(
         assert_equal_to_plain(inputs(tokens, d_model, vocabulary, seed=seed), smoothing)
 
 
-@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 160])
+@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 256])
 def test_the_edges_of_chunks_are_where_they_should_be(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    set_chunks(monkeypatch, 1)  # chunks of 16, the fewest tokens
+    set_chunks(monkeypatch, 64 * 11)
     assert_equal_to_plain(inputs(tokens, 8, 11), 0.1)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq.model import native
+from seq2seq.training import loss as loss_module
 from seq2seq.training import r_drop
 from seq2seq.training.loss import smoothed_cross_entropy
 from seq2seq.training.r_drop import paired_cross_entropy
@@ -44,7 +45,8 @@ def test_loss_and_gradients_are_those_of_the_plain_form(
 ) -> None:
     if compiled and not native.available():
         pytest.skip("the kernels were not built")
-    monkeypatch.setattr(r_drop, "NATIVE_CHUNK_ELEMENTS", 64 * vocabulary)  # several chunks
+    monkeypatch.setattr(loss_module, "SMALLEST_CHUNK", 64)  # several chunks
+    monkeypatch.setattr(r_drop, "NATIVE_CHUNK_ELEMENTS", 64 * vocabulary)
     exact = inputs(vocabulary, rows, tokens, torch.float64)
     expected = plain(*exact, smoothing, 5.0)
     expected_gradients = torch.autograd.grad(expected, exact[:3])
