@@ -8,7 +8,7 @@ flags = [] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-math-e
 kernels = Extension(
     "seq2seq.model.native._kernels",
     sources=["seq2seq/model/native/kernels.c"],
-    depends=["seq2seq/model/native/kernels.inc"],
+    depends=["seq2seq/model/native/kernels.inc", "seq2seq/model/native/steps.inc"],
     extra_compile_args=[*flags, *([] if sys.platform == "win32" else ["-fvisibility=hidden"])],
     libraries=[] if sys.platform == "win32" else ["m"],
     optional=True,

@@ -249,7 +249,7 @@ class DecodingConfig(Section):
     length_penalty: float = Field(default=0.6, ge=0.0, le=10.0)  # alpha of Wu et al. 2016, equation 14
     max_extra_length: int = Field(default=50, ge=0)
     max_source_length: int = Field(default=1024, ge=1)  # longer inputs are cut, with a warning
-    batch_tokens: int = Field(default=4000, ge=1)  # padded source tokens times beam size, per batch
+    batch_tokens: int = Field(default=8000, ge=1)  # padded source tokens times beam size, per batch
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

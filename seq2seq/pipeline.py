@@ -292,9 +292,9 @@ def _validator(config: Config, corpora: Corpora) -> Callable[[Transformer], floa
     options = Options(beam_size=config.training.validation_beam_size)
 
     def evaluate(model: Transformer) -> float:
-        translator = Translator.of(model.eval(), corpora.tokenizer, config.decoding)
         precision, model.compute_dtype = model.compute_dtype, torch.float32
         try:
+            translator = Translator.of(model.eval(), corpora.tokenizer, config.decoding)
             hypotheses = [result.text for result in translator.stream(sources, options)]
         finally:
             model.compute_dtype = precision

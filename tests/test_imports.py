@@ -19,7 +19,7 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 ORDER: list[set[str]] = [
     {"errors", "signals"},
     {"config"},
-    {"recipe", "runtime", "text", "model"},
+    {"recipe", "runtime", "workers", "text", "model"},
     {"files"},
     {"checkpoints", "resuming"},
     {"run"},
@@ -119,7 +119,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert heavy_modules_after(command(arguments)) == []
 
 
-@pytest.mark.parametrize("name", ["train", "translate", "benchmark"])
+@pytest.mark.parametrize("name", ["train", "translate", "benchmark", "export"])
 def test_help_of_a_command_imports_nothing_heavy(name: str) -> None:
     # In some versions typer itself brings in pydantic to read a command's options.
     assert set(heavy_modules_after(command([name, "--help"]))) <= {"pydantic"}

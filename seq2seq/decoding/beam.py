@@ -4,8 +4,7 @@ Shapes: B sentences still in the batch, k places a sentence (the beam size), w <
 R = B * w rows in the decoder, V target vocabulary. Sources are `pieces eos` [B, S], padded at the end.
 
 The score of a hypothesis y is log P(y | x) / ((5 + |y|) / 6)^alpha (Wu et al. 2016, equation 14), where |y| counts
-end-of-sentence. Padding, unknown and begin-of-sentence are never generated: they are ruled out after the softmax, so
-that what remains keeps its probability and scores the same when it is scored again.
+end-of-sentence. What is searched is a model, or whatever else can predict the next piece (scorer.py).
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2seq.model.cache import DecoderCache
+from seq2seq.decoding.engine import scorer_for
+from seq2seq.decoding.scorer import Decoding, Predictions, Scorer
 from seq2seq.model.transformer import BOS, EOS, Transformer
-
-BLOCK = 64  # columns whose maximum is found at once, see `largest`
 
 
 @dataclass(frozen=True)
@@ -48,55 +46,55 @@ def length_penalty(length: int, alpha: float) -> float:
 
 @torch.inference_mode()
 def greedy_search(
-    model: Transformer, source: Tensor, max_lengths: Tensor | Sequence[int], *, length_penalty: float = 0.6
+    model: Transformer | Scorer, source: Tensor, max_lengths: Tensor | Sequence[int], *, length_penalty: float = 0.6
 ) -> list[Hypothesis]:
     """The most probable piece at every step; equal to `beam_search` with one beam, but cheaper.
 
     Arguments and errors as for `beam_search`. Returns one hypothesis a sentence.
     """
 
-    def most_probable(log_probabilities: Tensor, sentences: Tensor, step: int) -> Tensor:
-        return largest(log_probabilities, 1).squeeze(1)
+    def most_probable(predictions: Predictions, sentences: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        return predictions.best(1)
 
     return follow(model, source, max_lengths, most_probable, length_penalty)
 
 
 def follow(
-    model: Transformer,
+    model: Transformer | Scorer,
     source: Tensor,
     max_lengths: Tensor | Sequence[int],
-    choose: Callable[[Tensor, Tensor, int], Tensor],
+    choose: Callable[[Predictions, Tensor, int], tuple[Tensor, Tensor]],
     alpha: float,
 ) -> list[Hypothesis]:
     """Grows one hypothesis a sentence, each piece chosen by `choose` (greedy search, sampling).
 
-    choose(log-probabilities [R, V] float32, -inf for what is never generated; which sentences of `source` the R rows
-    are; step from 0) -> ids [R].
+    choose(predictions of R rows; which sentences of `source` these are; step from 0) -> log-probabilities and ids of
+    the chosen pieces, [R, 1] both.
     """
-    cache, limits = _start(model, source, max_lengths, alpha)
+    limits = _limits(source, max_lengths, alpha)
+    if not len(limits):
+        return []
+    decoding = _scorer(model).start(source)
     trace = _Trace(source.shape[0], 1)
     live = torch.arange(source.shape[0], device=source.device)
     pieces = torch.full_like(live, BOS)
     active = torch.ones_like(live, dtype=torch.bool)
     while len(live):
-        states = model.step_states(pieces[:, None], cache)
-        log_probabilities = _log_probabilities(model, states[:, -1])
-        pieces = choose(log_probabilities, live, len(trace))
-        chosen = log_probabilities.gather(1, pieces[:, None])
+        log_probabilities, ids = choose(decoding.step(pieces), live, len(trace))
+        pieces = ids.squeeze(1)
         finished = active & ((pieces == EOS) | (limits == len(trace) + 1))
-        trace.add(live, pieces[:, None], torch.zeros_like(pieces)[:, None], chosen, finished[:, None])
+        trace.add(live, ids, torch.zeros_like(ids), log_probabilities, finished[:, None])
         active = active & ~finished
         if _should_compact(int(active.sum()), len(live)):
             keep = active.nonzero().squeeze(1)
-            cache.select_hypotheses(keep)
-            cache.select_sentences(keep)
+            decoding.select(keep, keep)
             live, pieces, limits, active = live[keep], pieces[keep], limits[keep], active[keep]
     return [hypotheses[0] for hypotheses in trace.hypotheses(alpha, 1)]
 
 
 @torch.inference_mode()
 def beam_search(
-    model: Transformer,
+    model: Transformer | Scorer,
     source: Tensor,
     max_lengths: Tensor | Sequence[int],
     *,
@@ -116,28 +114,28 @@ def beam_search(
     can reach at most its log-probability over the penalty at the maximum length. This loses nothing.
 
     Continuations of equal log-probability go by lower place, then lower piece (where more than k continuations of one
-    hypothesis tie, torch's topk decides which are considered).
+    hypothesis tie, it depends on the scorer which are considered).
     """
     if beam_size < 1:
         raise ValueError(f"beam_size = {beam_size} must be at least 1")
     if not 1 <= n_best <= beam_size:
         raise ValueError(f"n_best = {n_best} must be from 1 to beam_size = {beam_size}")
-    cache, limits = _start(model, source, max_lengths, length_penalty)
-    search = _Beams(cache, limits, beam_size, length_penalty, n_best)
+    limits = _limits(source, max_lengths, length_penalty)
+    if not len(limits):
+        return []
+    decoding = _scorer(model).start(source)
+    search = _Beams(decoding, limits, beam_size, length_penalty, n_best)
     while len(search.live):
-        states = model.step_states(search.pieces.reshape(-1, 1), cache)
-        log_probabilities = _log_probabilities(model, states[:, -1])
-        ids = largest(log_probabilities, beam_size)
-        search.advance(log_probabilities.gather(1, ids), ids)
+        search.advance(*decoding.step(search.pieces.flatten()).best(beam_size))
     return search.trace.hypotheses(length_penalty, n_best)
 
 
 class _Beams:
     """The state of beam search over the sentences `live`, [B, w] an open hypothesis each."""
 
-    def __init__(self, cache: DecoderCache, limits: Tensor, beam_size: int, alpha: float, n_best: int) -> None:
+    def __init__(self, decoding: Decoding, limits: Tensor, beam_size: int, alpha: float, n_best: int) -> None:
         sentences, device = limits.shape[0], limits.device
-        self.cache, self.beam_size, self.alpha = cache, beam_size, alpha
+        self.decoding, self.beam_size, self.alpha = decoding, beam_size, alpha
         self.trace = _Trace(sentences, beam_size)
         self.live = torch.arange(sentences, device=device)
         self.limits = limits  # [B]
@@ -175,13 +173,14 @@ class _Beams:
         self._narrow(rows)
 
     def _narrow(self, rows: Tensor) -> None:
-        """Drops sentences that are done and columns that nobody uses; rows [B, n] are those in the cache to keep."""
+        """Drops sentences that are done and columns that nobody uses; rows [B, n] are what the open ones continue."""
         active = self.totals[:, 0] / self.limit_penalties > self.best[:, -1]
         self.totals = self.totals.masked_fill(~active[:, None], -math.inf)
         num_active, width = torch.stack([active.sum(), (self.totals > -math.inf).sum(1).max()]).tolist()
         columns = slice(0, max(width, 1))
         self.pieces, self.totals = self.pieces[:, columns], self.totals[:, columns]
         self.places, rows = self.places[:, columns], rows[:, columns]
+        keep: Tensor | None = None
         if _should_compact(num_active, len(self.live)):
             keep = active.nonzero().squeeze(1)
             self.live, self.limits, self.limit_penalties = (
@@ -192,8 +191,7 @@ class _Beams:
             self.pieces, self.totals = self.pieces[keep], self.totals[keep]
             self.places, rows = self.places[keep], rows[keep]
             self.free, self.best = self.free[keep], self.best[keep]
-            self.cache.select_sentences(keep)
-        self.cache.select_hypotheses(rows.flatten())
+        self.decoding.select(keep, rows.flatten())
 
 
 @dataclass
@@ -254,11 +252,12 @@ class _Trace:
         return results
 
 
-def _start(
-    model: Transformer, source: Tensor, max_lengths: Tensor | Sequence[int], alpha: float
-) -> tuple[DecoderCache, Tensor]:
-    """Checks what searches have in common, encodes, and returns the cache and the maximum lengths [B]."""
-    assert not model.training, "decoding needs model.eval()"
+def _scorer(model: Transformer | Scorer) -> Scorer:
+    return scorer_for(model) if isinstance(model, Transformer) else model
+
+
+def _limits(source: Tensor, max_lengths: Tensor | Sequence[int], alpha: float) -> Tensor:
+    """The maximum lengths [B], and the checks that searches have in common."""
     limits = torch.as_tensor(max_lengths, dtype=torch.int64, device=source.device)
     if limits.shape != source.shape[:1]:
         raise ValueError(f"max_lengths has shape {tuple(limits.shape)}: give one for each of {len(source)} sentences")
@@ -266,38 +265,7 @@ def _start(
         raise ValueError(f"max_lengths holds {int(limits.min())}: every sentence must be allowed at least one piece")
     if not 0 <= alpha < math.inf:
         raise ValueError(f"length_penalty = {alpha} must be 0 or more")
-    return model.start_cache(*model.encode(source)), limits
-
-
-def _log_probabilities(model: Transformer, states: Tensor) -> Tensor:
-    """states [R, D] -> float32 [R, V], -inf for what is never generated; the rest is not renormalised."""
-    log_probabilities = model.project(states).log_softmax(1, dtype=torch.float32)
-    log_probabilities[:, :EOS] = -math.inf  # pad, unk and bos are the ids below eos
-    return log_probabilities
-
-
-def largest(values: Tensor, count: int) -> Tensor:
-    """Indices of the `count` largest of every row of values [R, V]: [R, count], ascending.
-
-    On a CPU, topk and argmax over whole rows read them one number at a time. The maxima of blocks are quick to find,
-    and the largest numbers are in the blocks with the largest maxima.
-    """
-    rows, size = values.shape
-    blocks = size // BLOCK
-    if blocks < 4 * count:
-        return _top(values, count)
-    maxima = values[:, : blocks * BLOCK].view(rows, blocks, BLOCK).amax(2)
-    within = torch.arange(BLOCK, device=values.device)
-    columns = (_top(maxima, count)[:, :, None] * BLOCK + within).flatten(1)
-    rest = torch.arange(blocks * BLOCK, size, device=values.device).expand(rows, -1)
-    columns = torch.cat([columns, rest], dim=1)
-    return columns.gather(1, _top(values.gather(1, columns), count))
-
-
-def _top(values: Tensor, count: int) -> Tensor:
-    if count == 1:
-        return values.argmax(1, keepdim=True)  # the first of equals, which topk does not promise
-    return values.topk(min(count, values.shape[1]), dim=1, sorted=False).indices.sort(1).values
+    return limits
 
 
 def _should_compact(active: int, sentences: int) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.decoding.beam import Hypothesis, follow
+from seq2seq.decoding.scorer import Predictions, Scorer
 from seq2seq.model.transformer import Transformer
 
 
@@ -26,7 +27,7 @@ def sentence_seed(seed: int, line: int) -> int:
 
 @torch.inference_mode()
 def sample(
-    model: Transformer,
+    model: Transformer | Scorer,
     source: Tensor,
     max_lengths: Tensor | Sequence[int],
     *,
@@ -60,12 +61,14 @@ def sample(
         row[:] = np.random.Generator(np.random.Philox(key=seed)).random(longest)
     uniforms = torch.from_numpy(drawn).to(source.device)  # [B, steps]
 
-    def draw(log_probabilities: Tensor, sentences: Tensor, step: int) -> Tensor:
+    def draw(predictions: Predictions, sentences: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        log_probabilities = predictions.all()
         probabilities, ids = kept_probabilities(log_probabilities, temperature, top_k, top_p)
         cumulative = probabilities.cumsum(1, dtype=torch.float64)
         wanted = uniforms[sentences, step][:, None] * cumulative[:, -1:]
         index = torch.searchsorted(cumulative, wanted, right=True)  # the first whose sum exceeds it: never of weight 0
-        return (index if ids is None else ids.gather(1, index)).squeeze(1)
+        chosen = index if ids is None else ids.gather(1, index)
+        return log_probabilities.gather(1, chosen), chosen
 
     return follow(model, source, max_lengths, draw, length_penalty)
 

@@ -13,6 +13,7 @@ import torch
 
 from seq2seq.config import DecodingConfig
 from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
+from seq2seq.decoding.engine import scorer_for
 from seq2seq.decoding.sampling import sample, sentence_seed
 from seq2seq.errors import OptionError, UserError
 from seq2seq.model.transformer import Transformer
@@ -20,6 +21,7 @@ from seq2seq.run import Run
 from seq2seq.runtime import Precision, choose_device, choose_precision
 from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import EOS, Tokenizer
+from seq2seq.workers import Workers
 
 MAX_LOGITS = 1 << 24  # hypotheses times vocabulary in one batch: 64 MB in float32
 STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
@@ -108,7 +110,8 @@ class Translator:
         self, model: Transformer, tokenizer: Tokenizer, config: DecodingConfig, warn: Callable[[str], None]
     ) -> None:
         self.model, self.tokenizer, self.config, self.warn = model, tokenizer, config, warn
-        self.device = next(model.parameters()).device
+        self.scorer = scorer_for(model)
+        self.device = self.scorer.device
 
     def translate(
         self,
@@ -173,12 +176,18 @@ class Translator:
         sources = self._encode(lines, start)
         lengths = np.array([len(source) for source in sources])
         found: list[tuple[Hypothesis, ...]] = [()] * len(lines)
-        for indices in self._batches(lengths, options):
+
+        def search(indices: list[int]) -> list[list[Hypothesis]]:
             batch = pad([sources[i] for i in indices], end=EOS).to(self.device)
             limits = [min(len(sources[i]) + self.config.max_extra_length, self._longest_output()) for i in indices]
-            hypotheses = self._search(batch, limits, [start + int(i) for i in indices], options)
-            for index, best in zip(indices, hypotheses, strict=True):
-                found[index] = tuple(best)
+            return self._search(batch, limits, [start + int(i) for i in indices], options)
+
+        batches = list(self._batches(lengths, options))
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        with Workers(min(threads, max(1, len(batches)))) as workers:
+            for indices, hypotheses in zip(batches, workers.map(search, batches), strict=True):
+                for index, best in zip(indices, hypotheses, strict=True):
+                    found[index] = tuple(best)
         return [self._result(line, hypotheses) for line, hypotheses in zip(lines, found, strict=True)]
 
     def _encode(self, lines: list[str], start: int) -> list[np.ndarray[tuple[int], np.dtype[np.int32]]]:
@@ -215,14 +224,14 @@ class Translator:
         alpha = options.length_penalty
         if not options.sample:
             if options.beam_size == 1:
-                return [[best] for best in greedy_search(self.model, source, limits, length_penalty=alpha)]
+                return [[best] for best in greedy_search(self.scorer, source, limits, length_penalty=alpha)]
             return beam_search(
-                self.model, source, limits, beam_size=options.beam_size, length_penalty=alpha, n_best=options.n_best
+                self.scorer, source, limits, beam_size=options.beam_size, length_penalty=alpha, n_best=options.n_best
             )
         # Draw d of line i has a seed of its own, whatever batch the line is in and whatever else is asked for.
         seeds = [sentence_seed(options.seed, line * 2**16 + draw) for line in lines for draw in range(options.n_best)]
         drawn = sample(
-            self.model,
+            self.scorer,
             source.repeat_interleave(options.n_best, dim=0),
             [limit for limit in limits for _ in range(options.n_best)],
             seeds=seeds,

@@ -138,12 +138,7 @@ class Transformer(nn.Module):
 
         source [Ns] and target_input [Nt] are ids, sources and targets say where sentences begin -> [Nt, D].
         """
-        x = self._embed_packed(source, self.source_embedding, self.source_positions, sources)
-        within = Packed(sources, sources)
-        for layer in self.encoder_layers:
-            assert isinstance(layer, EncoderLayer)
-            x = layer.packed(x, within)
-        memory = x if self.encoder_norm is None else self.encoder_norm(x)
+        memory = self.packed_memory(source, sources)
         x = self._embed_packed(target_input, self.target_embedding, self.target_positions, targets)
         within, across = Packed(targets, targets, causal=True), Packed(targets, sources)
         for decoder_layer in self._decoder():
@@ -151,6 +146,15 @@ class Transformer(nn.Module):
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
         return x
+
+    def packed_memory(self, source: Tensor, sources: Sentences) -> Tensor:
+        """What `encode` gives, for packed sentences: ids [N] -> [N, D]."""
+        x = self._embed_packed(source, self.source_embedding, self.source_positions, sources)
+        within = Packed(sources, sources)
+        for layer in self.encoder_layers:
+            assert isinstance(layer, EncoderLayer)
+            x = layer.packed(x, within)
+        return x if self.encoder_norm is None else self.encoder_norm(x)
 
     def _embed_packed(self, ids: Tensor, weight: Tensor, positions: nn.Module, sentences: Sentences) -> Tensor:
         """`embed` for packed sentences: [N] -> [N, D]."""

@@ -19,7 +19,7 @@ from seq2seq.text.batching import Batch, Indices, PiecePairs, collate
 from seq2seq.training.loss import ROW_UNIT, smoothed_cross_entropy
 from seq2seq.training.optimizer import build_optimizer
 from seq2seq.training.r_drop import paired_cross_entropy
-from seq2seq.training.workers import Workers, choose_workers
+from seq2seq.workers import Workers, choose_workers
 
 
 @dataclass(frozen=True)

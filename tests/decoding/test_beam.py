@@ -6,8 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2seq.decoding.beam import beam_search, greedy_search, largest, length_penalty
+from seq2seq.decoding.beam import beam_search, greedy_search, length_penalty
+from seq2seq.decoding.engine import EngineDecoding
+from seq2seq.decoding.scorer import TransformerDecoding, largest
 from seq2seq.model.transformer import BOS, EOS, PAD, UNK
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 LENGTHS = [3, 9, 1, 6, 4, 7, 2, 5]  # sources, end-of-sentence included
 LIMITS = [8, 12, 6, 3, 12, 1, 10, 7]
@@ -56,15 +60,16 @@ def plain_beam_search(model, source, limit, beam_size, alpha):
     return sorted(finished, key=lambda item: -item[0])
 
 
-def watch_steps(model, monkeypatch):
-    """A list that grows by the number of decoder rows at every step that the model is asked for."""
-    rows, step_states = [], model.step_states
+def watch_steps(monkeypatch):
+    """A list that grows by the number of decoder rows at every step that a model is asked for."""
+    rows = []
+    for kind in (EngineDecoding, TransformerDecoding):
 
-    def watched(new, cache):
-        rows.append(len(new))
-        return step_states(new, cache)
+        def watched(decoding, pieces, step=kind.step):
+            rows.append(len(pieces))
+            return step(decoding, pieces)
 
-    monkeypatch.setattr(model, "step_states", watched)
+        monkeypatch.setattr(kind, "step", watched)
     return rows
 
 
@@ -133,7 +138,7 @@ def test_stopping_early_loses_nothing(make_model, make_source, seed, beam_size, 
 def test_search_ends_once_nothing_can_come_among_the_best(make_model, make_source, monkeypatch):
     # End-of-sentence is nearly certain: the first step finishes the best hypothesis, and nothing can reach it.
     model, source = make_model(1, 20, biases={EOS: 50.0}), make_source(1, 20, LENGTHS)
-    steps = watch_steps(model, monkeypatch)
+    steps = watch_steps(monkeypatch)
     found = beam_search(model, source, [200] * len(LENGTHS), beam_size=4, length_penalty=0.6)
     assert [outcome(h) for [h] in found] == [((), True)] * len(LENGTHS)
     assert len(steps) == 1
@@ -146,7 +151,7 @@ def test_sentences_that_are_done_leave_the_batch(make_model, make_source, monkey
         lambda limits: beam_search(model, source, limits, beam_size=3, length_penalty=0.0),
     ):
         with monkeypatch.context() as patch:
-            rows = watch_steps(model, patch)
+            rows = watch_steps(patch)
             search([2, 4, 4, 6, 6, 6])
         assert len(rows) == 6
         assert rows[0] == 6

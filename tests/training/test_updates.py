@@ -24,7 +24,7 @@ from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad
 from seq2seq.training.loss import ROW_UNIT
 from seq2seq.training.optimizer import optimizer_tensors
 from seq2seq.training.updates import Step, Updater
-from seq2seq.training.workers import Workers
+from seq2seq.workers import Workers
 
 VOCABULARY = 20
 MARK = VOCABULARY - 1  # a piece of one pair alone

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 2  # of the functions' signatures, as kernels.c says it
+VERSION = 3  # of the functions' signatures, as kernels.c says it
 
 _enabled: ContextVar[bool] = ContextVar("native_kernels_enabled", default=True)
 
@@ -38,6 +38,16 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "attention_backward": (*(_POINTER,) * 11, *_LAYOUT, _LONG, _LONG, _INT, _LONG, *_DROPOUT),
     "cross_entropy": (*(_POINTER,) * 5, _LONG, _LONG, _FLOAT, _INT),
     "cross_entropy_pair": (*(_POINTER,) * 7, _LONG, _LONG, _FLOAT, _FLOAT, _INT),
+}
+# Those that decoding calls, in float32 only.
+_DECODING: dict[str, tuple[type, ...]] = {
+    "lay_out_weights_f32": (_POINTER, _POINTER, _LONG, _LONG),
+    "lay_out_weights_bf16": (_POINTER, _POINTER, _LONG, _LONG),
+    "linear_rows": (*(_POINTER,) * 4, *(_LONG,) * 3, _INT),
+    "encode_sentences": (*(_POINTER,) * 7, _LONG),
+    "decode_step": (_POINTER,) * 6,
+    "project_states": (*(_POINTER,) * 3, _LONG),
+    "best_pieces": (*(_POINTER,) * 4, *(_LONG,) * 3),
 }
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
@@ -59,6 +69,9 @@ def _library() -> ctypes.CDLL | None:
                 for suffix_of_type in TYPES.values():
                     function = getattr(library, f"{name}_{suffix_of_type}")
                     function.argtypes, function.restype = types, ctypes.c_int
+            for name, types in _DECODING.items():
+                function = getattr(library, name)
+                function.argtypes, function.restype = types, ctypes.c_int
         except (OSError, AttributeError):
             continue  # for another machine
         return library
@@ -102,10 +115,19 @@ def disabled() -> Iterator[None]:
         _enabled.reset(token)
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
-    """Calls a kernel; tensors are passed as the addresses of their first elements. Raises MemoryError."""
+def has_half_products() -> bool:
+    """Whether the kernels have products of bfloat16 numbers on this processor."""
     library = _library()
-    assert library is not None
-    function = getattr(library, f"{name}_{TYPES[dtype]}")
+    return library is not None and bool(library.has_half_products())
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
+    """Calls the kernel for a dtype. See `run`."""
+    run(f"{name}_{TYPES[dtype]}", *arguments)
+
+
+def run(name: str, *arguments: Tensor | float | None) -> None:
+    """Calls a kernel; tensors are passed as the addresses of their first elements. Raises MemoryError."""
+    function = getattr(_library(), name)
     if function(*[value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]) == -1:
         raise MemoryError(f"no memory for {name}")

@@ -1,4 +1,4 @@
-/* Kernels of the training step on a CPU, for float32 and bfloat16 activations. All arithmetic is float32.
+/* Kernels of training and decoding steps on a CPU, for float32 and bfloat16 activations. All arithmetic is float32.
  *
  * torch runs these as many small operations, each with its own pass over memory. Everything here runs on the thread
  * that calls it: training keeps several cores busy with one part of the batch on each. There is no allocation that
@@ -30,7 +30,7 @@
 #define SIMD PRAGMA(omp simd)
 #define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
 
-EXPORT int64_t kernels_version(void) { return 2; }
+EXPORT int64_t kernels_version(void) { return 3; }
 
 INLINE float load_f32(float value) { return value; }
 INLINE float store_f32(float value) { return value; }
@@ -247,3 +247,5 @@ INLINE void softmax_row_backward(float *scores, float *changes, const float *sta
 #define STORE store_bf16
 #define NAMED(name) name##_bf16
 #include "kernels.inc"
+
+#include "steps.inc"

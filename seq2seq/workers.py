@@ -1,19 +1,22 @@
-"""Parts of a batch trained at once, each in a thread of its own.
+"""Parts of the work done at once, each in a thread of its own: parts of a training batch, batches of a translation.
 
 At translation's sizes most operations are too small to be worth dividing among cores: two threads inside of each
-operation gain a third, two parts of the batch side by side nearly double the speed. torch gives up Python's lock
-inside its operations, so threads are enough, and all parts see the same weights.
+operation gain a third, two parts side by side nearly double the speed. torch gives up Python's lock inside its
+operations, so threads are enough, and all parts see the same weights.
 """
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from threading import Event, Lock
 from typing import TypeVar
 
 import torch
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MIN_TOKENS = 1024  # target tokens that are worth a worker
@@ -57,6 +60,35 @@ class Workers:
             if error is not None:
                 raise error
         return [first, *(future.result() for future in futures)]
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """The function's results for all items, in order. Each worker takes the next item when it is done with one.
+
+        When one fails, no more are taken, and its error is raised.
+        """
+        queue, lock, failed = enumerate(items), Lock(), Event()
+        results: dict[int, Result] = {}
+
+        def drain() -> None:
+            while not failed.is_set():
+                with lock:
+                    taken = list(islice(queue, 1))
+                if not taken:
+                    return
+                try:
+                    results[taken[0][0]] = function(taken[0][1])
+                except BaseException:
+                    failed.set()
+                    raise
+
+        self.run([drain] * self.count)
+        return [results[number] for number in range(len(results))]
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends the threads."""

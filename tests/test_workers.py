@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from seq2seq.training.workers import MIN_TOKENS, Workers, choose_workers
+from seq2seq.workers import MIN_TOKENS, Workers, choose_workers
 
 CPU = torch.device("cpu")
 
@@ -180,3 +180,25 @@ def test_the_number_of_workers(configured: int, threads: int, tokens: int, worke
     assert choose_workers(configured, threads, tokens, CPU) == workers
     # A GPU takes a batch as a whole.
     assert choose_workers(configured, threads, tokens, torch.device("cuda")) == 1
+
+
+def test_a_map_has_all_results_in_order(workers: Workers) -> None:
+    def slow(value: int) -> int:
+        time.sleep(0.001 * (value % 3))
+        return value * value
+
+    assert workers.map(slow, range(20)) == [value * value for value in range(20)]
+    assert workers.map(slow, []) == []
+
+
+def test_a_map_takes_nothing_more_after_an_error(workers: Workers) -> None:
+    begun: list[int] = []
+
+    def fail(value: int) -> None:
+        begun.append(value)
+        time.sleep(0.005)
+        raise KeyError(value)
+
+    with pytest.raises(KeyError):
+        workers.map(fail, range(100))
+    assert len(begun) <= workers.count

@@ -1,0 +1,271 @@
+"""The fast way to decode on a CPU: a model laid out for the compiled decoder (native/steps.inc).
+
+What `TransformerScorer` does in torch is done here with the same weights in two calls a step:
+
+- No padding: the encoder runs over packed sentences, and attention looks at what there is.
+- Weights are laid out once, for products of a few rows as well as of many. With precision bf16 they are rounded to
+  bfloat16, and so is what they are multiplied by; sums and everything else are float32.
+- Keys and values of the memory are computed for all layers in one product and laid out once; the hypotheses of a
+  sentence share them.
+- What a step's projections give stays where it is. When hypotheses are reordered or dropped, only a table of
+  ancestors changes: which row of which step a row continues.
+- Logits exist for a few rows at a time: the best pieces and their log-probabilities are taken while they are in the
+  cache.
+
+Shapes: as in scorer.py; N source pieces, L decoder layers, H heads, K head size, D d_model.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seq2seq.decoding.scorer import Predictions, Scorer, TransformerScorer, allowed
+from seq2seq.model import native
+from seq2seq.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerNorm, Residual
+from seq2seq.model.packed import Sentences
+from seq2seq.model.transformer import EOS, PAD, Transformer
+
+PANEL = 64  # outputs that the kernel computes at once
+BLOCK = 16  # floats that it handles at once
+FIRST_STEPS = 32  # that tables have room for at the beginning
+
+
+def scorer_for(model: Transformer) -> Scorer:
+    """The fastest scorer there is for a model where it stands."""
+    assert not model.training, "decoding needs model.eval()"
+    return Engine(model) if Engine.serves(model) else TransformerScorer(model)
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = [
+        ("weights", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("n", ctypes.c_int64),
+        ("k", ctypes.c_int64),
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "d", "heads", "size", "ff", "encoder_layers", "decoder_layers", "source_vocabulary", "vocabulary",
+                "pre_norm", "gelu", "half",
+            )
+        ),
+        *((name, ctypes.c_void_p) for name in ("source_table", "target_table", "encoder_norm", "decoder_norm")),
+        ("memory", _Matrix),
+        ("output", _Matrix),
+        *((name, ctypes.c_void_p) for name in ("encoder", "encoder_norms", "decoder", "decoder_norms")),
+    ]  # fmt: skip
+
+
+class _History(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("steps", "counts", "ancestry")),
+        ("stride", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+    ]
+
+
+class _Memories(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("floats", "offsets", "lengths")),
+        ("sentences", ctypes.c_int64),
+        ("beams", ctypes.c_int64),
+    ]
+
+
+class Engine:
+    """A scorer. Later changes of the model's weights do not reach it."""
+
+    def __init__(self, model: Transformer) -> None:
+        assert self.serves(model)
+        self.model, self.device = model, torch.device("cpu")
+        self.half = model.compute_dtype == torch.bfloat16
+        self._kept: list[object] = []  # what the addresses point at
+        config = model.config
+        self.d_model, self.heads, self.size = config.d_model, config.num_heads, config.key_size
+        self.target_vocab_size, self.num_layers = model.target_vocab_size, config.num_decoder_layers
+        self.longest = config.max_positions if config.positions == "learned" else 2**31
+        encoder = [layer for layer in model.encoder_layers if isinstance(layer, EncoderLayer)]
+        decoder = [layer for layer in model.decoder_layers if isinstance(layer, DecoderLayer)]
+        width = self.heads * self.size
+        across = [layer.cross_attention for layer in decoder]
+        weight, bias = torch.cat([a.in_weight[width:] for a in across]), torch.cat([a.in_bias[width:] for a in across])
+        scale = math.sqrt(self.d_model)
+        tied = model.source_embedding is model.target_embedding
+        target_table = self._keep(model.target_embedding * scale)
+        self._model = _Model(
+            self.d_model, self.heads, self.size, config.d_ff, len(encoder), len(decoder), model.source_vocab_size,
+            model.target_vocab_size, config.norm == "pre", config.activation == "gelu", self.half,
+            target_table if tied else self._keep(model.source_embedding * scale), target_table,
+            self._norm(model.encoder_norm), self._norm(model.decoder_norm),
+            self._matrix(weight, bias), self._matrix(model.output_weight, None),
+            self._matrices(matrix for layer in encoder for matrix in self._encoder_matrices(layer)),
+            self._norms(r for layer in encoder for r in (layer.self_attention_residual, layer.feed_forward_residual)),
+            self._matrices(matrix for layer in decoder for matrix in self._decoder_matrices(layer, width)),
+            self._norms(
+                residual
+                for layer in decoder
+                for residual in (
+                    layer.self_attention_residual, layer.cross_attention_residual, layer.feed_forward_residual,
+                )
+            ),
+        )  # fmt: skip
+        self.address = ctypes.addressof(self._model)
+
+    @staticmethod
+    def serves(model: Transformer) -> bool:
+        """Whether the model is where the kernels are, and computes in a dtype whose products they have."""
+        if model.target_embedding.device.type != "cpu" or not native.available():
+            return False
+        dtype = model.compute_dtype
+        return dtype == torch.float32 or (dtype == torch.bfloat16 and native.has_half_products())
+
+    def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor as float32, which lives as long as this."""
+        kept = tensor.detach().float().contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()
+
+    def _matrix(self, weight: Tensor, bias: Tensor | None) -> _Matrix:
+        """weight [N, K], bias [N]."""
+        outputs, inputs = weight.shape
+        panels = (outputs + PANEL - 1) // PANEL * PANEL
+        shape = (panels, (inputs + 1) // 2 * 2) if self.half else (panels, inputs)
+        laid_out = torch.empty(shape, dtype=torch.bfloat16 if self.half else torch.float32)
+        self._kept.append(laid_out)
+        name = "lay_out_weights_bf16" if self.half else "lay_out_weights_f32"
+        native.run(name, laid_out, weight.detach().float().contiguous(), outputs, inputs)
+        return _Matrix(laid_out.data_ptr(), None if bias is None else self._keep(bias), outputs, inputs)
+
+    def _matrices(self, matrices: Iterable[_Matrix]) -> int:
+        listed = list(matrices)
+        array = (_Matrix * len(listed))(*listed)
+        self._kept.append(array)
+        return ctypes.addressof(array)
+
+    def _encoder_matrices(self, layer: EncoderLayer) -> list[_Matrix]:
+        within = layer.self_attention
+        return [
+            self._matrix(within.in_weight, within.in_bias),
+            self._matrix(within.out_weight, within.out_bias),
+            *self._feed_forward(layer.feed_forward),
+        ]
+
+    def _decoder_matrices(self, layer: DecoderLayer, width: int) -> list[_Matrix]:
+        within, across = layer.self_attention, layer.cross_attention
+        return [
+            self._matrix(within.in_weight, within.in_bias),
+            self._matrix(within.out_weight, within.out_bias),
+            self._matrix(across.in_weight[:width], across.in_bias[:width]),
+            self._matrix(across.out_weight, across.out_bias),
+            *self._feed_forward(layer.feed_forward),
+        ]
+
+    def _feed_forward(self, layer: FeedForward) -> list[_Matrix]:
+        return [self._matrix(layer.in_weight, layer.in_bias), self._matrix(layer.out_weight, layer.out_bias)]
+
+    def _norm(self, norm: LayerNorm | None) -> int | None:
+        return None if norm is None else self._keep(torch.cat([norm.weight, norm.bias]))
+
+    def _norms(self, residuals: Iterable[Residual]) -> int:
+        norms = [residual.norm for residual in residuals]
+        return self._keep(torch.cat([part for norm in norms for part in (norm.weight, norm.bias)]))
+
+    def positions(self, side: torch.nn.Module, length: int) -> Tensor:
+        """[length, D] float32."""
+        table: Tensor = side(0, length)
+        return table.detach().float().contiguous()
+
+    def start(self, source: Tensor) -> EngineDecoding:
+        real = source != PAD
+        lengths, ids = real.sum(1), source[real]
+        native.check_ids(ids, self.model.source_vocab_size)
+        sentences = Sentences.of(F.pad(lengths.cumsum(0), (1, 0)))
+        keys = (lengths + BLOCK - 1) // BLOCK * BLOCK
+        width = (self.size + BLOCK - 1) // BLOCK * BLOCK
+        floats = self.num_layers * self.heads * (keys * self.size + lengths * width)
+        offsets = F.pad(floats.cumsum(0), (1, 0))
+        memory = torch.empty(int(offsets[-1]))
+        positions = self.positions(self.model.source_positions, sentences.longest)
+        inputs = positions, ids, sentences.positions, sentences.starts
+        native.run("encode_sentences", memory, offsets, self.address, *inputs, len(lengths))
+        return EngineDecoding(self, memory, offsets[:-1].contiguous(), lengths)
+
+
+class EngineDecoding:
+    """A decoding with the ancestors of every row."""
+
+    def __init__(self, engine: Engine, memory: Tensor, offsets: Tensor, lengths: Tensor) -> None:
+        self.engine, self.memory, self.offsets, self.lengths = engine, memory, offsets, lengths
+        self.count, self.rows = 0, len(lengths)  # steps; rows that there are now
+        self.kept: list[Tensor] = []  # [L, R, 3, H, K] each step
+        self.ancestry = torch.empty(self.rows, FIRST_STEPS, dtype=torch.int32)  # [R, steps or more]
+        self.steps, self.counts = torch.empty(2, FIRST_STEPS, dtype=torch.int64).unbind()
+        self.positions = engine.positions(engine.model.target_positions, min(FIRST_STEPS, engine.longest))
+        self.order = torch.arange(self.rows, dtype=torch.int32)
+
+    def step(self, pieces: Tensor) -> Predictions:
+        engine, rows = self.engine, len(pieces)
+        if rows != self.rows:
+            raise ValueError(f"{rows} pieces for {self.rows} rows")
+        native.check_ids(pieces, engine.target_vocab_size)
+        self._grow()
+        projections = torch.empty(engine.num_layers, rows, 3 * engine.heads * engine.size)
+        self.kept.append(projections)
+        self.steps[self.count], self.counts[self.count] = projections.data_ptr(), rows
+        states = torch.empty(rows, engine.d_model)
+        tables = self.steps, self.counts, self.ancestry
+        past = _History(*(table.data_ptr() for table in tables), self.ancestry.shape[1], self.count + 1)
+        parts, sentences = (self.memory, self.offsets, self.lengths), len(self.lengths)
+        of = _Memories(*(part.data_ptr() for part in parts), sentences, rows // sentences)
+        addresses = engine.address, ctypes.addressof(past), ctypes.addressof(of)
+        native.run("decode_step", states, *addresses, self.positions[self.count], pieces.contiguous())
+        if len(self.order) < rows:
+            self.order = torch.arange(rows, dtype=torch.int32)
+        self.ancestry[:, self.count] = self.order[:rows]
+        self.count += 1
+        return _Best(engine, states)
+
+    def _grow(self) -> None:
+        """Makes room for another step."""
+        if self.count < self.ancestry.shape[1]:
+            return
+        self.ancestry = torch.cat([self.ancestry, torch.empty_like(self.ancestry)], dim=1)
+        self.steps, self.counts = (torch.cat([x, torch.empty_like(x)]) for x in (self.steps, self.counts))
+        length = min(2 * self.count, self.engine.longest)
+        self.positions = self.engine.positions(self.engine.model.target_positions, length)
+
+    def select(self, sentences: Tensor | None, rows: Tensor | None) -> None:
+        if sentences is not None:
+            self.offsets, self.lengths = self.offsets[sentences], self.lengths[sentences]
+        if rows is not None:
+            self.ancestry = self.ancestry.index_select(0, rows)
+            self.rows = len(rows)
+
+
+class _Best:
+    """Predictions from states [R, D]."""
+
+    def __init__(self, engine: Engine, states: Tensor) -> None:
+        self.engine, self.states = engine, states
+
+    def all(self) -> Tensor:
+        logits = torch.empty(len(self.states), self.engine.target_vocab_size)
+        native.run("project_states", logits, self.states, self.engine.address, len(self.states))
+        return allowed(logits.log_softmax(1))
+
+    def best(self, count: int) -> tuple[Tensor, Tensor]:
+        rows, count = len(self.states), min(count, self.engine.target_vocab_size - EOS)
+        values, ids = torch.empty(rows, count), torch.empty(rows, count, dtype=torch.int64)
+        native.run("best_pieces", values, ids, self.states, self.engine.address, rows, EOS, count)
+        return values, ids

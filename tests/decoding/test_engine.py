@@ -1,0 +1,169 @@
+"""The compiled decoder against the model in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from seq2seq.config import ModelConfig
+from seq2seq.decoding.beam import beam_search, greedy_search
+from seq2seq.decoding.engine import PANEL, Engine, scorer_for
+from seq2seq.decoding.scorer import Scorer, TransformerScorer
+from seq2seq.model import native
+from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled kernels were not built")
+
+VOCABULARY = 150
+MODELS: dict[str, dict[str, Any]] = {
+    "post-norm": {},
+    "pre-norm": {"norm": "pre"},
+    "gelu": {"activation": "gelu"},
+    "learned positions": {"positions": "learned", "max_positions": 80},
+    "untied": {"tied_embeddings": "none"},
+    "odd sizes": {"d_model": 30, "num_heads": 3, "head_size": 7, "d_ff": 33, "norm": "pre"},
+    "heads of 64": {"d_model": 64, "num_heads": 2, "head_size": 64, "d_ff": 520},
+    "no encoder to speak of": {"num_encoder_layers": 1, "num_decoder_layers": 4},
+}
+
+
+def build(name: str, *, dtype: torch.dtype = torch.float32) -> Transformer:
+    torch.manual_seed(3)
+    options = {"d_model": 32, "num_heads": 4, "d_ff": 64, "num_encoder_layers": 2, "num_decoder_layers": 2}
+    model = Transformer(ModelConfig(**{**options, **MODELS[name]}), VOCABULARY, VOCABULARY, shared=True).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms that are 0 and 1 would hide mistakes
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.compute_dtype = dtype
+    return model
+
+
+@pytest.fixture
+def source() -> torch.Tensor:
+    lengths = [3, 17, 1, 40, 8]
+    ids = torch.full((len(lengths), max(lengths)), PAD)
+    generator = torch.Generator().manual_seed(0)
+    for row, length in enumerate(lengths):
+        ids[row, : length - 1] = torch.randint(4, VOCABULARY, (length - 1,), generator=generator)
+        ids[row, length - 1] = EOS
+    return ids
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def walk(scorer: Scorer, source: torch.Tensor, steps: int) -> list[torch.Tensor]:
+    """Log-probabilities over some steps in which rows multiply, change places, and sentences leave."""
+    decoding = scorer.start(source)
+    generator = torch.Generator().manual_seed(1)
+    sentences, beams, found = len(source), 1, []
+    pieces = torch.full((sentences,), BOS)
+    for step in range(steps):
+        found.append(decoding.step(pieces).all())
+        keep = torch.arange(sentences)
+        if step % 7 == 5 and sentences > 2:
+            keep = torch.randperm(sentences, generator=generator)[:-1].sort().values
+        width = int(torch.randint(1, 7, (), generator=generator))
+        choice = torch.randint(0, beams, (len(keep), width), generator=generator)
+        rows = (keep[:, None] * beams + choice).flatten()
+        decoding.select(keep if len(keep) < sentences else None, rows)
+        sentences, beams = len(keep), width
+        pieces = torch.randint(4, VOCABULARY, (sentences * beams,), generator=generator)
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_predictions_are_those_of_the_model(name: str, source: torch.Tensor) -> None:
+    model = build(name)
+    assert isinstance(scorer_for(model), Engine)
+    pairs = zip(walk(Engine(model), source, 40), walk(TransformerScorer(model), source, 40), strict=True)
+    for ours, expected in pairs:
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not native.has_half_products(), reason="this processor has no products of bfloat16 numbers")
+@pytest.mark.parametrize("name", MODELS)
+def test_in_bfloat16_predictions_stay_close(name: str, source: torch.Tensor) -> None:
+    exact, half = walk(Engine(build(name)), source, 10), walk(Engine(build(name, dtype=torch.bfloat16)), source, 10)
+    error = max(float((a - b)[:, EOS:].abs().max()) for a, b in zip(half, exact, strict=True))
+    assert 0.0 < error < 0.5
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 50, VOCABULARY])
+def test_the_best_pieces_are_those_with_the_highest_probabilities(count: int, source: torch.Tensor) -> None:
+    predictions = Engine(build("pre-norm")).start(source).step(torch.full((len(source),), BOS))
+    values, ids = predictions.best(count)
+    expected = predictions.all().topk(min(count, VOCABULARY - EOS), dim=1)
+    assert torch.equal(ids, expected.indices.sort(1).values)
+    torch.testing.assert_close(values, predictions.all().gather(1, ids), rtol=1e-5, atol=1e-5)
+
+
+def test_of_equally_probable_pieces_the_first_are_best(source: torch.Tensor) -> None:
+    model = build("untied")
+    model.output_weight.zero_()
+    values, ids = Engine(model).start(source).step(torch.full((len(source),), BOS)).best(3)
+    assert ids.tolist() == [[EOS, EOS + 1, EOS + 2]] * len(source)
+    torch.testing.assert_close(values, torch.full_like(values, VOCABULARY).log().neg())
+
+
+def test_a_model_that_has_no_probabilities_is_an_error(source: torch.Tensor) -> None:
+    model = build("pre-norm")
+    model.decoder_layers[0].feed_forward.in_weight[0, 0] = float("nan")
+    with pytest.raises(ArithmeticError, match="weights"):
+        greedy_search(model, source, [5] * len(source))
+    with pytest.raises(ArithmeticError, match="weights"):
+        beam_search(model, source, [5] * len(source), beam_size=3, length_penalty=0.6)
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_searches_find_the_same_with_it_and_without(beam_size: int, source: torch.Tensor) -> None:
+    model, limits = build("pre-norm"), [70, 12, 3, 64, 1]
+    for ours, expected in zip(
+        beam_search(Engine(model), source, limits, beam_size=beam_size, length_penalty=0.6),
+        beam_search(TransformerScorer(model), source, limits, beam_size=beam_size, length_penalty=0.6),
+        strict=True,
+    ):
+        assert [h.pieces for h in ours] == [h.pieces for h in expected]
+        assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-4)
+
+
+def test_ids_that_no_vocabulary_has_are_refused(source: torch.Tensor) -> None:
+    engine = Engine(build("pre-norm"))
+    with pytest.raises(IndexError, match="table of 150"):
+        engine.start(source.masked_fill(source == EOS, VOCABULARY))
+    with pytest.raises(IndexError, match="table of 150"):
+        engine.start(source).step(torch.full((len(source),), VOCABULARY))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(1, 120),
+    outputs=st.integers(1, 3 * PANEL + 1),
+    inputs=st.one_of(st.integers(1, 70), st.just(600), st.just(1100)),
+    half=st.booleans(),
+    biased=st.booleans(),
+)
+def test_products_of_any_size_are_right(rows: int, outputs: int, inputs: int, half: bool, biased: bool) -> None:
+    half = half and native.has_half_products()
+    generator = torch.Generator().manual_seed(rows)
+    x, weight = torch.randn(rows, inputs, generator=generator), torch.randn(outputs, inputs, generator=generator)
+    bias = torch.randn(outputs, generator=generator) if biased else None
+    panels = (outputs + PANEL - 1) // PANEL * PANEL
+    laid_out = torch.empty(panels, (inputs + 1) // 2 * 2 if half else inputs, dtype=torch.bfloat16 if half else None)
+    native.run("lay_out_weights_bf16" if half else "lay_out_weights_f32", laid_out, weight, outputs, inputs)
+    out = torch.full((rows + 1, outputs), 7.0)
+    native.run("linear_rows", out, x, laid_out, bias, rows, outputs, inputs, int(half))
+    if half:
+        x, weight = x.bfloat16().float(), weight.bfloat16().float()
+    expected = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    torch.testing.assert_close(out[:rows].double(), expected, rtol=1e-5, atol=1e-5 * inputs**0.5 * 4)
+    assert (out[rows] == 7.0).all()
