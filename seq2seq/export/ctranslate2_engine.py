@@ -1,0 +1,320 @@
+"""Translating with CTranslate2 instead of torch: the face of `decoding.translator.Translator` on an export.
+
+The export is kept beside the run, RUN/exports/ctranslate2-QUANTIZATION, made and certified on first use, and made anew
+when the run's weights, tokenizer or configuration have changed. Where it is there already, torch is never imported.
+
+With one beam the outputs are the torch engine's, piece by piece. Beam search is CTranslate2's own: it divides
+log-probabilities by |y|^alpha and renormalises what remains when padding, unknown and begin-of-sentence are ruled out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from seq2seq.decoding.options import (
+    Options,
+    Translation,
+    TranslationResult,
+    check_options,
+    in_windows,
+)
+from seq2seq.errors import OptionError
+from seq2seq.export.errors import ExportError, need
+from seq2seq.export.folder import CERTIFICATE
+from seq2seq.export.light import LightRun, check_quantization, read_certificate
+from seq2seq.text.tokenizer import BOS, EOS, PAD
+
+EXPORTS = "exports"
+BATCH_TOKENS = 1200  # padded source tokens times hypotheses; more are slower, as they no longer fit into the cache
+SCORED_TOKENS = 500  # scored at once; more are slower, as their distributions no longer fit into the cache
+CERTIFY_SENTENCES = 50  # enough to see a wrong export; `seq2seq export` takes more
+KNOWN = ("beam_size", "length_penalty", "n_best", "sample", "temperature", "top_k", "top_p", "seed")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One hypothesis: pieces without end-of-sentence, and the sum of log-probabilities as CTranslate2 searched."""
+
+    pieces: list[str]
+    ended: bool
+    total: float
+
+    @property
+    def length(self) -> int:
+        """|y|, end-of-sentence included."""
+        return len(self.pieces) + self.ended
+
+
+class CTranslate2Translator:
+    """Translates lines with a finished run, by CTranslate2 on the CPU.
+
+    >>> translator = CTranslate2Translator("runs/m30k", quantization="int8")    # doctest: +SKIP
+    >>> translator.translate(["A man is riding a horse."])[0].text              # doctest: +SKIP
+    'Ein Mann reitet auf einem Pferd.'
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        quantization: str = "float32",
+        threads: int = 0,
+        length_normalization: Literal["wu", "power"] = "wu",
+        scores: bool = True,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Loads the export, or makes it. Raises RunError or ExportError where that cannot be.
+
+        threads: sentences that are translated at once, each batch by one of them; 0 is one a core.
+        length_normalization: what hypotheses are ranked by at the end of beam search, "wu" for the torch engine's
+        ((5 + |y|) / 6)^alpha, "power" for CTranslate2's own |y|^alpha. The search itself always uses the latter.
+        scores: without them (all 0) the translations are not computed once more to score them piece by piece.
+        warn: told of lines that are cut and of exports that are made.
+        """
+        if threads < 0:
+            raise OptionError(f"threads = {threads} must be 0 (one a core) or more")
+        if length_normalization not in ("wu", "power"):
+            raise OptionError(f"length_normalization = {length_normalization!r}: choose wu or power")
+        self.run = LightRun.open(Path(run))
+        self.tokenizer, self.config = self.run.tokenizer, self.run.config.decoding
+        self.quantization, self.warn, self.scores = quantization, warn, scores
+        self.length_normalization = length_normalization
+        self.threads = threads or _cores()
+        self.folder = ensure_export(self.run, quantization, warn)
+        self.source_pieces = self.tokenizer.source_pieces(range(self.tokenizer.source_vocab_size))
+        self.target_pieces = self.tokenizer.target_pieces(range(self.tokenizer.target_vocab_size))
+        self.target_ids = {piece: i for i, piece in enumerate(self.target_pieces)}
+        supported = need("ctranslate2", "ctranslate2").get_supported_compute_types("cpu")
+        self.computes = quantization if quantization in supported else "float32"
+        if self.computes != quantization:
+            warn(f"this processor does not compute in {quantization}; CTranslate2 takes float32 instead")
+        self.model = self._load(self.threads)
+
+    def _load(self, workers: int) -> Any:
+        # One thread a worker: small models gain more from batches side by side than from threads inside of each.
+        try:
+            return need("ctranslate2", "ctranslate2").Translator(
+                str(self.folder),
+                device="cpu",
+                compute_type=self.computes,
+                inter_threads=workers,
+                intra_threads=1,
+                max_queued_batches=-1,
+            )
+        except RuntimeError as error:
+            raise ExportError(f"{self.folder}: CTranslate2 cannot load it ({error}): remove the folder") from None
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        *,
+        beam_size: int | None = None,
+        length_penalty: float | None = None,
+        n_best: int = 1,
+        sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 1,
+    ) -> list[TranslationResult]:
+        """Translates lines, all at once; one result a line, in order. Raises ValueError for options out of range."""
+        options = Options(beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed)
+        return list(self.stream(lines, options))
+
+    def stream(self, lines: Iterable[str], options: Options | None = None) -> Iterator[TranslationResult]:
+        """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
+
+        Sampling: the same seed, options and lines in the same order give the same draws; unlike the torch engine's,
+        they depend on the other lines.
+        """
+        checked, model = self.check(options or Options()), self.model
+        if checked.sample:
+            # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
+            need("ctranslate2", "ctranslate2").set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
+            model = self._load(1)
+        return in_windows(lines, lambda window, start: self._window(model, window, start, checked))
+
+    def check(self, options: Any) -> Options:
+        """The options with the defaults of the run filled in. Raises OptionError for one that is out of range.
+
+        Options that this engine does not know are refused unless they have their default.
+        """
+        for field in fields(options):
+            value = getattr(options, field.name)
+            if field.name not in KNOWN and value != field.default:
+                raise OptionError(f"{field.name} = {value}: the ctranslate2 engine cannot do that; use --engine torch")
+        return check_options(Options(**{name: getattr(options, name) for name in KNOWN}), self.config)
+
+    def _window(self, model: Any, lines: list[str], start: int, options: Options) -> list[TranslationResult]:
+        sources = self._encode(lines, start)
+        found: list[list[_Found]] = [[] for _ in lines]
+        batches = list(self._batches(sources, options))
+        pending = [self._submit(model, sources, batch, options) for batch in batches]
+        for batch, results in zip(batches, pending, strict=True):
+            for i, result in zip(batch, results, strict=True):
+                found[i] = self._hypotheses(result.result(), self._limit(sources[i]), options)
+        self._search_again(model, sources, found, options)
+        if not options.sample:
+            for hypotheses in found:
+                hypotheses.sort(key=lambda one: -one.total / self._penalty(one.length, options))
+                del hypotheses[options.n_best :]
+        return self._results(lines, sources, found, options)
+
+    def _encode(self, lines: list[str], start: int) -> list[list[str]]:
+        """Source pieces as CTranslate2 wants them, cut where they are too many."""
+        longest, field = self.config.max_source_length, "decoding.max_source_length"
+        if self._longest_output() - 1 < longest:
+            longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
+        encoded = self.tokenizer.encode_source([line if line.strip() else "" for line in lines])
+        for number, ids in enumerate(encoded, start + 1):
+            if len(ids) > longest:
+                self.warn(f"line {number} has {len(ids):,} pieces; it is cut to the first {longest:,} ({field})")
+        return [[self.source_pieces[i] for i in ids[:longest]] for ids in encoded]
+
+    def _longest_output(self) -> int:
+        model = self.run.config.model
+        return model.max_positions if model.positions == "learned" else 2**31
+
+    def _limit(self, source: Sequence[str]) -> int:
+        """Pieces that an output may have, end-of-sentence included."""
+        return min(len(source) + self.config.max_extra_length, self._longest_output())
+
+    def _batches(self, sources: list[list[str]], options: Options) -> Iterator[list[int]]:
+        """Lines of similar length, longest first, at least a batch a thread; empty lines are in no batch."""
+        assert options.beam_size is not None
+        width = options.n_best if options.sample else options.beam_size
+        order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: -len(sources[i]))
+        workers = 1 if options.sample else self.threads
+        most = -(-len(order) // workers)
+        start = 0
+        while start < len(order):
+            size = max(1, min(BATCH_TOKENS // (width * (len(sources[order[start]]) + 1)), most))
+            yield order[start : start + size]
+            start += size
+
+    def _submit(
+        self, model: Any, sources: list[list[str]], batch: list[int], options: Options, limit: int | None = None
+    ) -> list[Any]:
+        """Gives a batch to the next free worker; the results are to be waited for."""
+        if options.sample:
+            size = len(self.target_pieces)
+            search: dict[str, Any] = {
+                "beam_size": 1,
+                "num_hypotheses": options.n_best,
+                "sampling_topk": min(options.top_k, size),
+                "sampling_topp": options.top_p,
+                "sampling_temperature": options.temperature,
+            }
+        else:
+            search = {
+                "beam_size": options.beam_size,
+                "num_hypotheses": options.beam_size,
+                "length_penalty": options.length_penalty,
+            }
+        pending: list[Any] = model.translate_batch(
+            [sources[i] for i in batch],
+            max_input_length=0,
+            max_decoding_length=limit or max(self._limit(sources[i]) for i in batch),
+            disable_unk=True,
+            suppress_sequences=[[self.target_pieces[PAD]], [self.target_pieces[BOS]]],
+            return_end_token=True,
+            return_scores=True,
+            asynchronous=True,
+            **search,
+        )
+        return pending
+
+    def _hypotheses(self, result: Any, limit: int, options: Options) -> list[_Found]:
+        """What CTranslate2 gave for one line, cut at its limit where it was allowed that of a longer line."""
+        beam = not options.sample and options.beam_size != 1
+        assert options.length_penalty is not None
+        found = []
+        for pieces, score in zip(result.hypotheses, result.scores, strict=True):
+            total = score * len(pieces) ** options.length_penalty  # needed, and so divided, in beam search only
+            pieces = pieces if beam else pieces[:limit]
+            ended = bool(pieces) and pieces[-1] == self.target_pieces[EOS]
+            found.append(_Found(pieces[:-1] if ended else pieces, ended, total))
+        return found
+
+    def _search_again(self, model: Any, sources: list[list[str]], found: list[list[_Found]], options: Options) -> None:
+        """Beam search that went beyond a line's limit, as its batch was allowed to, once more within it; it is rare."""
+        over = [
+            i for i, hypotheses in enumerate(found) if any(one.length > self._limit(sources[i]) for one in hypotheses)
+        ]
+        for limit in sorted({self._limit(sources[i]) for i in over}):
+            batch = [i for i in over if self._limit(sources[i]) == limit]
+            for i, result in zip(batch, self._submit(model, sources, batch, options, limit), strict=True):
+                found[i] = self._hypotheses(result.result(), limit, options)
+
+    def _penalty(self, length: int, options: Options) -> float:
+        assert options.length_penalty is not None
+        base = (5 + length) / 6 if self.length_normalization == "wu" else max(length, 1)
+        return float(base**options.length_penalty)
+
+    def _results(
+        self, lines: list[str], sources: list[list[str]], found: list[list[_Found]], options: Options
+    ) -> list[TranslationResult]:
+        flat = [(i, one) for i, hypotheses in enumerate(found) for one in hypotheses]
+        texts = self.tokenizer.decode([[self.target_ids[piece] for piece in one.pieces] for _, one in flat])
+        scored = self._score(sources, flat) if self.scores else [()] * len(flat)
+        translations: list[list[Translation]] = [[] for _ in lines]
+        for (i, one), text, logs in zip(flat, texts, scored, strict=True):
+            total = sum(logs)
+            score = total / self._penalty(one.length, options)
+            translations[i].append(
+                Translation(text.replace("\n", " "), score, total, tuple(one.pieces), logs, one.ended)
+            )
+        empty = Translation("", 0.0, 0.0, (), (), True)
+        return [
+            TranslationResult(line, tuple(sorted(best, key=lambda one: -one.score)) or (empty,))
+            for line, best in zip(lines, translations, strict=True)
+        ]
+
+    def _score(self, sources: list[list[str]], found: list[tuple[int, _Found]]) -> list[tuple[float, ...]]:
+        """The model's own log-probabilities, piece by piece: those of the search leave out what it ruled out."""
+        if not found:
+            return []
+        scored = self.model.score_batch(
+            [sources[i] for i, _ in found],
+            [one.pieces for _, one in found],
+            max_batch_size=SCORED_TOKENS,
+            batch_type="tokens",
+            max_input_length=0,
+        )
+        return [
+            tuple(float(x) for x in result.log_probs[: one.length])
+            for result, (_, one) in zip(scored, found, strict=True)
+        ]
+
+
+def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None]) -> Path:
+    """The folder of the run's export, which is made where there is none of these weights and this configuration."""
+    check_quantization(quantization)
+    need("ctranslate2", "ctranslate2")
+    folder = run.path / EXPORTS / f"ctranslate2-{quantization}"
+    certificate = read_certificate(folder / CERTIFICATE)
+    if certificate is not None and certificate.get("passed") is True and certificate.get("run") == run.hashes():
+        return folder
+    from seq2seq.export.exporting import Certification, export_run
+
+    warn(f"making a {quantization} export in {folder}, once for this model")
+    export_run(
+        run.path,
+        folder,
+        to="ctranslate2",
+        quantization=quantization,
+        overwrite=True,
+        certification=Certification(most=CERTIFY_SENTENCES),
+    )
+    return folder
+
+
+def _cores() -> int:
+    """Cores that this process may run on; `runtime.available_cores` lives beside torch."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1

@@ -1,0 +1,54 @@
+"""Export folders: complete and certified under their name, or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from seq2seq.export.errors import ExportError
+
+CERTIFICATE = "certificate.json"
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raises ExportError where something stands at `path` that an export must not replace.
+
+    overwrite: another export, which has a certificate, may be replaced; nothing else ever is.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir():
+        raise ExportError(f"{path}: is a file; name a folder for the export")
+    if not (path / CERTIFICATE).exists():
+        raise ExportError(f"{path}: holds something else than an export; choose another folder")
+    if not overwrite:
+        raise ExportError(f"{path}: holds an export already: choose another folder, or replace it with --overwrite")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Gives a temporary folder beside `path` to write into, and renames it to `path` at the end.
+
+    Where anything goes wrong, the temporary folder is removed and what stood at `path` stays. Raises ExportError as
+    `check_free` does.
+    """
+    check_free(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's is for its owner alone
+        check_free(path, overwrite=overwrite)  # it took a while
+        if path.exists():
+            replaced = temporary.with_suffix(".old")
+            os.replace(path, replaced)
+            os.replace(temporary, path)
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

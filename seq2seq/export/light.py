@@ -1,0 +1,83 @@
+"""What can be known of a run without importing torch, which takes longer than translating a page of text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seq2seq.config import Config
+from seq2seq.errors import OptionError, UserError
+from seq2seq.recipe import parse_config
+from seq2seq.text.tokenizer import Tokenizer
+
+# As in run.py and checkpoints.py, which import torch; a test compares them.
+CONFIG, MODEL, MODEL_INFO, CHECKPOINTS = "config.toml", "model.safetensors", "model.json", "checkpoints"
+
+# CTranslate2's names: the type of the matrices, then, after "_", of everything else.
+QUANTIZATIONS = (
+    "float32", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16",
+)  # fmt: skip
+
+
+def check_quantization(name: str) -> None:
+    """Raises OptionError for a quantisation that CTranslate2 does not have."""
+    if name not in QUANTIZATIONS:
+        raise OptionError(f"--quantization {name}: choose one of {', '.join(QUANTIZATIONS)}")
+
+
+@dataclass(frozen=True)
+class LightRun:
+    """A finished run: where it is, its configuration and tokenizer. Open it with `LightRun.open`."""
+
+    path: Path
+    config: Config
+    tokenizer: Tokenizer
+
+    @classmethod
+    def open(cls, path: Path) -> LightRun:
+        """Raises RunError as `Run.open` and `Run.info` do, where the folder holds no finished run."""
+        try:
+            config = parse_config((path / CONFIG).read_text(encoding="utf-8"), origin=str(path / CONFIG))
+            if not ((path / MODEL).exists() and (path / MODEL_INFO).exists()):
+                raise FileNotFoundError
+            return cls(path, config, Tokenizer.load(path))
+        except (OSError, UnicodeDecodeError, UserError):
+            from seq2seq.run import Run  # it says what is wrong
+
+            run = Run.open(path)
+            run.info()
+            return cls(path, run.config(), run.tokenizer())
+
+    def hashes(self) -> dict[str, str]:
+        """What an export was made from: SHA-256 of the weights, of the tokenizer, of the configuration."""
+        digests = {}
+        for name in (MODEL, CONFIG):
+            with (self.path / name).open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return {**digests, "tokenizer": self.tokenizer.content_hash()}
+
+    def remark(self) -> str | None:
+        """What `Run.remark` says, where it has something to say."""
+        try:
+            training = json.loads((self.path / MODEL_INFO).read_bytes()).get("training")
+            steps = training.get("steps") if isinstance(training, dict) else None
+            kept = [int(entry.name.removeprefix("step-")) for entry in (self.path / CHECKPOINTS).glob("step-*")]
+        except (OSError, ValueError, AttributeError):
+            return None
+        if not isinstance(steps, int) or all(step <= steps for step in kept):
+            return None
+        from seq2seq.run import Run
+
+        return Run.open(self.path).remark()
+
+
+def read_certificate(path: Path) -> dict[str, Any] | None:
+    """A certificate, where there is one that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

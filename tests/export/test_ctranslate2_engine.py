@@ -1,0 +1,234 @@
+"""Translating with CTranslate2: the torch engine's outputs where the search is the same, and its face everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seq2seq.decoding import options as light_options
+from seq2seq.decoding import translator as torch_engine
+from seq2seq.decoding.options import Options
+from seq2seq.decoding.translator import Translator
+from seq2seq.errors import OptionError, UserError
+from seq2seq.export import light
+from seq2seq.export.ctranslate2_engine import CTranslate2Translator
+from seq2seq.export.errors import ExportError
+from seq2seq.run import Run
+
+LINES = [
+    "the cat sees the dog .",
+    "",
+    "a big king",
+    "   ",
+    "unknown ☃ letters",
+    "the queen hears a small horse today !",
+] * 3
+
+
+def texts(results: Any) -> list[list[str]]:
+    return [[one.text for one in result.hypotheses] for result in results]
+
+
+@pytest.mark.parametrize(
+    "model", [{}, {"norm": "pre", "shared": False}, {"positions": "learned", "max_positions": 257}]
+)
+def test_one_beam_is_the_torch_engines(model: dict[str, Any], make_run: Any) -> None:
+    run = make_run(**model)
+    lines = [*LINES, "cat door " * 50]
+    ours = Translator(run).translate(lines, beam_size=1)
+    for batch_tokens in (30, 4000):
+        theirs = CTranslate2Translator(run, threads=2)
+        theirs.config = theirs.config.model_copy(update={"batch_tokens": batch_tokens})
+        for own, other in zip(ours, theirs.translate(lines, beam_size=1), strict=True):
+            one, two = own.hypotheses[0], other.hypotheses[0]
+            assert (own.source, one.text, one.pieces, one.ended) == (other.source, two.text, two.pieces, two.ended)
+            assert two.score == pytest.approx(one.score, abs=1e-4)
+            assert two.log_probability == pytest.approx(one.log_probability, abs=1e-4)
+            assert two.piece_log_probabilities == pytest.approx(one.piece_log_probabilities, abs=1e-4)
+
+
+def test_beam_search_finds_what_the_model_scores_the_same(tiny_run: Any, tmp_path: Path) -> None:
+    run = copy_of(tiny_run, tmp_path)
+    lines = (tiny_run.corpus / "test.en").read_text(encoding="utf-8").splitlines()
+    ours = Translator(run).translate(lines, n_best=3)
+    engine = CTranslate2Translator(run, threads=1)
+    theirs = engine.translate(lines, n_best=3)
+    assert sum(own.text == other.text for own, other in zip(ours, theirs, strict=True)) >= 0.9 * len(lines)
+    scores = {(own.source, one.pieces, one.ended): one.score for own in ours for one in own.hypotheses}
+    found = [(other.source, one) for other in theirs for one in other.hypotheses]
+    common = [(scores[key], one.score) for source, one in found if (key := (source, one.pieces, one.ended)) in scores]
+    assert len(common) > len(found) / 2
+    assert all(own == pytest.approx(other, abs=1e-4) for own, other in common)
+    assert all(len(result.hypotheses) == 3 for result in theirs)
+    for result in theirs:
+        ranked = [one.score for one in result.hypotheses]
+        assert ranked == sorted(ranked, reverse=True)
+    assert [result.text for result in engine.translate(lines)] == [result.text for result in theirs]
+
+
+def test_no_output_is_longer_than_its_line_allows(make_run: Any) -> None:
+    run = make_run(sections={"decoding": {"max_extra_length": 2}})
+    engine = CTranslate2Translator(run, threads=1)
+    lengths = [len(ids) for ids in engine.tokenizer.encode_source(LINES)]
+    for search in ({"beam_size": 1}, {"beam_size": 4, "n_best": 4}, {"sample": True, "temperature": 3.0}):
+        for length, result in zip(lengths, engine.translate(LINES, **search), strict=True):  # type: ignore[arg-type]
+            for one in result.hypotheses:
+                assert len(one.pieces) + one.ended <= max(length + 2, 1)
+
+
+def test_special_pieces_are_never_generated(make_run: Any) -> None:
+    engine = CTranslate2Translator(make_run(tied_embeddings="none"), threads=1)
+    results = engine.translate(LINES, sample=True, temperature=50.0, n_best=5)
+    pieces = {piece for result in results for one in result.hypotheses for piece in one.pieces}
+    assert len(pieces) > 20 and not pieces & {"<pad>", "<unk>", "<s>", "</s>"}
+
+
+def test_sampling_repeats_with_its_seed(make_run: Any) -> None:
+    engine = CTranslate2Translator(make_run(), threads=2)
+    one, again, other = (engine.translate(LINES, sample=True, n_best=2, seed=seed) for seed in (1, 1, 2))
+    assert texts(one) == texts(again) != texts(other)
+    greedy = engine.translate(LINES, beam_size=1)
+    for search in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-3}):
+        drawn = engine.translate(LINES, sample=True, **search)  # type: ignore[arg-type]
+        assert [result.text for result in drawn] == [result.text for result in greedy]
+    assert len(engine.translate(LINES, sample=True, top_k=10**6)) == len(LINES)
+
+
+def test_long_lines_are_cut_with_a_warning(make_run: Any) -> None:
+    warnings: list[str] = []
+    engine = CTranslate2Translator(make_run(), threads=1, warn=warnings.append)
+    warnings.clear()
+    engine.translate(["the cat", "cat " * 100])
+    assert len(warnings) == 1 and warnings[0].startswith("line 2 has ")
+    assert "cut to the first 60 (decoding.max_source_length)" in warnings[0]
+
+
+def test_lines_before_a_damaged_one_are_translated(make_run: Any) -> None:
+    def lines() -> Any:
+        yield "the cat"
+        raise UserError("damaged")
+
+    engine = CTranslate2Translator(make_run(), threads=1)
+    stream = engine.stream(lines())
+    assert next(stream).source == "the cat"
+    with pytest.raises(UserError, match="damaged"):
+        next(stream)
+
+
+def test_options_out_of_range_and_options_that_it_lacks_are_refused(make_run: Any) -> None:
+    run = make_run()
+    engine = CTranslate2Translator(run, threads=1)
+    for wrong in ({"n_best": 9}, {"beam_size": 0}, {"length_penalty": -1.0}, {"top_p": 0.0}, {"seed": -1}):
+        with pytest.raises(OptionError, match=next(iter(wrong))):
+            engine.translate(["x"], **wrong)  # type: ignore[arg-type]
+
+    @dataclass(frozen=True)
+    class More(Options):
+        diversity: float = 0.0
+
+    assert engine.check(More()).beam_size == engine.config.beam_size
+    with pytest.raises(OptionError, match=r"diversity = 0\.5: the ctranslate2 engine cannot do that"):
+        engine.check(More(diversity=0.5))
+    for arguments in ({"quantization": "int4"}, {"threads": -1}, {"length_normalization": "none"}):
+        with pytest.raises(OptionError):
+            CTranslate2Translator(run, **arguments)
+
+
+def test_the_export_is_made_once_and_again_when_the_model_changes(make_run: Any) -> None:
+    told: list[str] = []
+    run = make_run(seed=1)
+    first = CTranslate2Translator(run, threads=1, warn=told.append).translate(LINES, beam_size=1)
+    model = run / "exports" / "ctranslate2-float32" / "model.bin"
+    made = model.stat().st_mtime_ns
+    CTranslate2Translator(run, threads=1, warn=told.append)
+    assert len(told) == 1 and model.stat().st_mtime_ns == made
+
+    other = Run.open(make_run(name="other", seed=2)).load_model()
+    opened = Run.open(run)
+    opened.write_model(dict(other.state_dict()), opened.info())
+    second = CTranslate2Translator(run, threads=1, warn=told.append).translate(LINES, beam_size=1)
+    assert len(told) == 2 and texts(first) != texts(second)
+    assert texts(second) == texts(Translator(run).translate(LINES, beam_size=1))
+
+
+def test_a_damaged_export_is_told_in_one_line(make_run: Any) -> None:
+    run = make_run()
+    folder = CTranslate2Translator(run, threads=1).folder
+    (folder / "model.bin").unlink()
+    with pytest.raises(ExportError, match=r"cannot load it .* remove the folder$") as error:
+        CTranslate2Translator(run, threads=1)
+    assert "\n" not in str(error.value)
+
+
+def test_ranking_by_the_power_of_the_length_is_a_choice(make_run: Any) -> None:
+    run = make_run()
+    wu, power = (CTranslate2Translator(run, threads=1, length_normalization=name) for name in ("wu", "power"))
+    one, two = (engine.translate(LINES[:1], beam_size=1)[0].hypotheses[0] for engine in (wu, power))
+    length = len(one.pieces) + one.ended
+    assert one.score * ((5 + length) / 6) ** 0.6 == pytest.approx(two.score * length**0.6, rel=1e-4)
+
+
+def test_names_and_defaults_are_those_of_the_torch_engine() -> None:
+    from seq2seq import checkpoints, run
+
+    assert (light.CONFIG, light.MODEL_INFO) == (run.CONFIG, run.MODEL_INFO)
+    assert (light.MODEL, light.CHECKPOINTS) == (checkpoints.MODEL, checkpoints.CHECKPOINTS)
+    for name in ("Translation", "TranslationResult"):
+        ours, theirs = getattr(torch_engine, name), getattr(light_options, name)
+        assert [field.name for field in fields(ours)] == [field.name for field in fields(theirs)]
+
+
+# The command line
+
+
+def copy_of(tiny_run: Any, tmp_path: Path) -> Path:
+    """The trained run where an export may be put into it."""
+    import shutil
+
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_command_line(tiny_run: Any, tmp_path: Path, run_cli: Any) -> None:
+    run = copy_of(tiny_run, tmp_path)
+    done = run_cli("export", run, tmp_path / "out", "--to", "ctranslate2", "--threads", "1")
+    assert done.code == 0, done.err
+    assert "12 of 12" in done.out and "BLEU" in done.out
+    assert run_cli("export", run, tmp_path / "out", "--to", "ctranslate2").code == 1
+    for wrong in (
+        ("--to", "onnx"),
+        ("--to", "ctranslate2", "--certify-reference", "x"),
+        ("--to", "ctranslate2", "--quantization", "q"),
+    ):
+        assert run_cli("export", run, tmp_path / "other", *wrong).code == 2
+
+    text = b"the cat\n\nthe dog sees the king\n"
+    ours = run_cli("translate", run, "--beam-size", "1", stdin=text)
+    theirs = run_cli("translate", run, "--beam-size", "1", "--engine", "ctranslate2", "--threads", "1", stdin=text)
+    assert theirs.code == 0 and theirs.out == ours.out and "making a float32 export" in theirs.err
+    again = run_cli("translate", run, "--engine", "ctranslate2", "--format", "jsonl", "--n-best", "2", stdin=text)
+    assert again.err == "" and json.loads(again.lines[0])["piece_log_probabilities"]
+    for wrong in (("--engine", "onnx"), ("--quantization", "int8"), ("--engine", "ctranslate2", "--precision", "bf16")):
+        assert run_cli("translate", run, *wrong, stdin=text).code == 2
+
+
+def test_translating_with_an_export_imports_no_torch(make_run: Any) -> None:
+    run = make_run()
+    CTranslate2Translator(run, threads=1)
+    code = (
+        "import sys; from seq2seq.cli import main\n"
+        f"sys.argv = ['seq2seq', 'translate', {str(run)!r}, '--engine', 'ctranslate2', '--threads', '1']\n"
+        "main()\n"
+        "print(*[name for name in ('torch', 'transformers', 'safetensors') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="the cat\n", capture_output=True, text=True, env={**os.environ}, timeout=120
+    )
+    assert done.returncode == 0 and done.stdout.strip() and done.stderr.split() == []
