@@ -3,93 +3,131 @@
 Shapes: B sentences still in the batch, k places a sentence (the beam size), w <= k open hypotheses a sentence,
 R = B * w rows in the decoder, V target vocabulary. Sources are `pieces eos` [B, S], padded at the end.
 
-The score of a hypothesis y is log P(y | x) / ((5 + |y|) / 6)^alpha (Wu et al. 2016, equation 14), where |y| counts
-end-of-sentence. What is searched is a model, or whatever else can predict the next piece (scorer.py).
+The score of a hypothesis y is log P(y | x) / ((5 + |y|) / 6)^alpha (Wu et al. 2016, equation 14), or over |y|^alpha,
+where |y| counts end-of-sentence. What is searched is a model, or whatever else can predict the next piece (scorer.py).
+Constraints (constraints.py) rule pieces out; without any, a search knows nothing of them and takes the fast way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from seq2seq.decoding.constraints import Constraints
 from seq2seq.decoding.engine import scorer_for
+from seq2seq.decoding.hypotheses import Hypothesis as Hypothesis
+from seq2seq.decoding.hypotheses import Penalty, Trace
+from seq2seq.decoding.hypotheses import length_penalty as length_penalty
+from seq2seq.decoding.options import Normalization
+from seq2seq.decoding.required import round_the_banks
 from seq2seq.decoding.scorer import Decoding, Predictions, Scorer
 from seq2seq.model.transformer import BOS, EOS, Transformer
 
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One output for one source sentence.
-
-    pieces: ids without end-of-sentence. ended: end-of-sentence was generated; otherwise the hypothesis was cut at its
-    maximum length. piece_log_probabilities: one a piece, then end-of-sentence's where it ended; `log_probability` is
-    their sum. score: log_probability over the length penalty.
-    """
-
-    pieces: tuple[int, ...]
-    ended: bool
-    log_probability: float
-    score: float
-    piece_log_probabilities: tuple[float, ...]
-
-
-def length_penalty(length: int, alpha: float) -> float:
-    """((5 + |y|) / 6)^alpha for an output of `length` pieces, end-of-sentence included."""
-    return float(((5 + length) / 6) ** alpha)
+# Of the predictions for R rows, which outputs these are, and the step from 0: the log-probabilities and ids of the
+# chosen pieces, [R, 1] both.
+Choice = Callable[[Predictions, Tensor, int], tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode()
 def greedy_search(
-    model: Transformer | Scorer, source: Tensor, max_lengths: Tensor | Sequence[int], *, length_penalty: float = 0.6
+    model: Transformer | Scorer,
+    source: Tensor,
+    max_lengths: Tensor | Sequence[int],
+    *,
+    length_penalty: float = 0.6,
+    length_normalization: Normalization = "wu",
+    constraints: Constraints | None = None,
 ) -> list[Hypothesis]:
     """The most probable piece at every step; equal to `beam_search` with one beam, but cheaper.
 
     Arguments and errors as for `beam_search`. Returns one hypothesis a sentence.
     """
-
-    def most_probable(predictions: Predictions, sentences: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        return predictions.best(1)
-
-    return follow(model, source, max_lengths, most_probable, length_penalty)
+    if constraints is not None:
+        found = beam_search(
+            model, source, max_lengths, beam_size=1, length_penalty=length_penalty,
+            length_normalization=length_normalization, constraints=constraints,
+        )  # fmt: skip
+        return [best for [best] in found]
+    return follow(model, source, max_lengths, most_probable, Penalty(length_penalty, length_normalization))
 
 
 def follow(
     model: Transformer | Scorer,
     source: Tensor,
     max_lengths: Tensor | Sequence[int],
-    choose: Callable[[Predictions, Tensor, int], tuple[Tensor, Tensor]],
-    alpha: float,
+    choose: Choice,
+    penalty: Penalty,
+    *,
+    draws: int = 1,
+    constraints: Constraints | None = None,
 ) -> list[Hypothesis]:
-    """Grows one hypothesis a sentence, each piece chosen by `choose` (greedy search, sampling).
+    """Grows some hypotheses a sentence apart from each other, each piece chosen by `choose` (greedy search, sampling).
 
-    choose(predictions of R rows; which sentences of `source` these are; step from 0) -> log-probabilities and ids of
-    the chosen pieces, [R, 1] both.
+    Returns B * draws hypotheses, those of one sentence side by side.
     """
-    limits = _limits(source, max_lengths, alpha)
+    limits = _limits(source, max_lengths).repeat_interleave(draws)  # [R]
     if not len(limits):
         return []
     decoding = _scorer(model).start(source)
-    trace = _Trace(source.shape[0], 1)
-    live = torch.arange(source.shape[0], device=source.device)
+    trace = Trace(len(limits), 1)
+    live = torch.arange(len(limits), device=source.device)  # [R]
+    within = torch.arange(draws, device=source.device)
+    if draws > 1:
+        decoding.select(None, live.div(draws, rounding_mode="floor"))
     pieces = torch.full_like(live, BOS)
+    histories = live.new_zeros(len(live), 0)
     active = torch.ones_like(live, dtype=torch.bool)
     while len(live):
-        log_probabilities, ids = choose(decoding.step(pieces), live, len(trace))
+        predictions = decoding.step(pieces)
+        if constraints is not None:
+            sentences = live.div(draws, rounding_mode="floor")
+            predictions = constraints.limit(predictions, histories, sentences, to_the_end=True)
+        log_probabilities, ids = choose(predictions, live, len(trace))
         pieces = ids.squeeze(1)
+        if constraints is not None:
+            histories = torch.cat([histories, ids], dim=1)
         finished = active & ((pieces == EOS) | (limits == len(trace) + 1))
         trace.add(live, ids, torch.zeros_like(ids), log_probabilities, finished[:, None])
         active = active & ~finished
         if _should_compact(int(active.sum()), len(live)):
-            keep = active.nonzero().squeeze(1)
-            decoding.select(keep, keep)
-            live, pieces, limits, active = live[keep], pieces[keep], limits[keep], active[keep]
-    return [hypotheses[0] for hypotheses in trace.hypotheses(alpha, 1)]
+            keep = active.view(-1, draws).any(1).nonzero().squeeze(1)
+            rows = (keep[:, None] * draws + within).flatten()
+            decoding.select(keep, rows)
+            live, pieces, limits, active = live[rows], pieces[rows], limits[rows], active[rows]
+            histories = histories[rows] if constraints is not None else histories
+    return [hypotheses[0] for hypotheses in trace.hypotheses(penalty, 1)]
+
+
+def grow(
+    model: Transformer | Scorer,
+    source: Tensor,
+    limit: int,
+    choose: Choice,
+    constraints: Constraints | None = None,
+) -> Iterator[int]:
+    """The pieces that `follow` would choose for one source [1, S], as they are chosen; without end-of-sentence."""
+    with torch.inference_mode():
+        decoding, only = _scorer(model).start(source), torch.zeros(1, dtype=torch.int64, device=source.device)
+    pieces, histories = torch.full_like(only, BOS), only.new_zeros(1, 0)
+    for step in range(limit):
+        with torch.inference_mode():
+            predictions = decoding.step(pieces)
+            if constraints is not None:
+                predictions = constraints.limit(predictions, histories, only, to_the_end=True)
+            _, ids = choose(predictions, only, step)
+            pieces, histories = ids.squeeze(1), torch.cat([histories, ids], dim=1)
+            piece = int(pieces)
+        if piece == EOS:
+            return
+        yield piece
+
+
+def most_probable(predictions: Predictions, outputs: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """The choice of greedy search, see `follow`."""
+    return predictions.best(1)
 
 
 @torch.inference_mode()
@@ -101,12 +139,17 @@ def beam_search(
     beam_size: int,
     length_penalty: float,
     n_best: int = 1,
+    length_normalization: Normalization = "wu",
+    constraints: Constraints | None = None,
 ) -> list[list[Hypothesis]]:
     """Beam search with k = beam_size places a sentence.
 
     source [B, S]; max_lengths [B], the longest output of each sentence, end-of-sentence included: what has not ended
     there is finished as it stands. Returns at most n_best hypotheses a sentence, best first (fewer only where fewer
     exist). Raises ValueError for arguments out of range.
+
+    constraints: what outputs must be like; a sentence for which the search finds none is searched again with what can
+    always be obeyed (`Constraints.relaxed`).
 
     A finished hypothesis keeps its place until the sentence is done, so that one beam is greedy search; a step takes
     the best k - (finished) continuations of the open hypotheses. A sentence is done when none is open, or when no open
@@ -120,39 +163,83 @@ def beam_search(
         raise ValueError(f"beam_size = {beam_size} must be at least 1")
     if not 1 <= n_best <= beam_size:
         raise ValueError(f"n_best = {n_best} must be from 1 to beam_size = {beam_size}")
-    limits = _limits(source, max_lengths, length_penalty)
+    limits, penalty = _limits(source, max_lengths), Penalty(length_penalty, length_normalization)
     if not len(limits):
         return []
-    decoding = _scorer(model).start(source)
-    search = _Beams(decoding, limits, beam_size, length_penalty, n_best)
+    scorer = _scorer(model)
+    decoding = scorer.start(source)
+    search = _Beams(decoding, limits, beam_size, penalty, n_best, constraints)
     while len(search.live):
-        search.advance(*decoding.step(search.pieces.flatten()).best(beam_size))
-    return search.trace.hypotheses(length_penalty, n_best)
+        predictions = decoding.step(search.pieces.flatten())
+        if constraints is None:
+            search.advance(*predictions.best(beam_size))
+        else:
+            search.advance(*search.candidates(predictions, constraints))
+    found = search.trace.hypotheses(penalty, n_best, allow_none=constraints is not None)
+    if constraints is not None and (missing := [row for row, hypotheses in enumerate(found) if not hypotheses]):
+        rows, relaxed = torch.tensor(missing, device=source.device), constraints.relaxed()
+        again = beam_search(
+            scorer, source[rows], limits[rows], beam_size=beam_size, length_penalty=length_penalty, n_best=n_best,
+            length_normalization=length_normalization,
+            constraints=None if relaxed is constraints else relaxed.of(rows),
+        )  # fmt: skip
+        for row, hypotheses in zip(missing, again, strict=True):
+            found[row] = hypotheses
+    return found
 
 
 class _Beams:
     """The state of beam search over the sentences `live`, [B, w] an open hypothesis each."""
 
-    def __init__(self, decoding: Decoding, limits: Tensor, beam_size: int, alpha: float, n_best: int) -> None:
+    def __init__(
+        self,
+        decoding: Decoding,
+        limits: Tensor,
+        beam_size: int,
+        penalty: Penalty,
+        n_best: int,
+        constraints: Constraints | None,
+    ) -> None:
         sentences, device = limits.shape[0], limits.device
-        self.decoding, self.beam_size, self.alpha = decoding, beam_size, alpha
-        self.trace = _Trace(sentences, beam_size)
+        self.decoding, self.beam_size, self.penalty = decoding, beam_size, penalty
+        self.trace = Trace(sentences, beam_size)
         self.live = torch.arange(sentences, device=device)
         self.limits = limits  # [B]
-        self.limit_penalties = ((5 + limits) / 6) ** alpha  # [B]
+        self.limit_penalties = penalty(limits)  # [B]
         self.pieces = torch.full((sentences, 1), BOS, device=device)  # [B, w], the newest
         self.totals = torch.zeros(sentences, 1, device=device)  # [B, w], log-probabilities; -inf where there is none
         self.places = torch.zeros_like(self.pieces)  # [B, w], where the previous step put them
         self.free = torch.full_like(limits, beam_size)  # [B], places without a finished hypothesis
         self.best = torch.full((sentences, n_best), -math.inf, device=device)  # finished scores, descending
+        # All pieces so far [R, t], where constraints want to see them; the fullest bank where phrases are required.
+        self.histories = None if constraints is None else torch.zeros(sentences, 0, dtype=torch.int64, device=device)
+        self.fullest = constraints.required.total if constraints is not None and constraints.required else 0
 
-    def advance(self, log_probabilities: Tensor, ids: Tensor) -> None:
+    def candidates(self, predictions: Predictions, constraints: Constraints) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities and pieces of the best allowed continuations, [R, c], and their banks where there are."""
+        assert self.histories is not None
+        sentences = self.live.repeat_interleave(self.pieces.shape[1])
+        predictions = constraints.limit(predictions, self.histories, sentences)
+        if constraints.required is None:
+            return *predictions.best(self.beam_size), None
+        return constraints.required.best(predictions, self.histories, self.beam_size)
+
+    def _choose(self, totals: Tensor, banks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The k best of the candidates [B, w * c]: their log-probabilities and places there, [B, n]."""
+        if banks is None:
+            totals, chosen = totals.sort(dim=1, descending=True, stable=True)  # ties: lower place, then lower piece
+            return totals[:, : self.beam_size], chosen[:, : self.beam_size]
+        at_limit = (self.limits == len(self.trace) + 1)[:, None]
+        totals = totals.masked_fill(at_limit & (banks < self.fullest), -math.inf)
+        chosen = round_the_banks(totals, banks)[:, : self.beam_size]
+        return totals.gather(1, chosen), chosen
+
+    def advance(self, log_probabilities: Tensor, ids: Tensor, banks: Tensor | None = None) -> None:
         """One step, given the best continuations of every row: their log-probabilities and pieces, [R, c]."""
         sentences, width = self.pieces.shape
         step, choices = len(self.trace) + 1, ids.shape[1]
         totals = (self.totals.reshape(-1, 1) + log_probabilities).view(sentences, -1)
-        totals, chosen = totals.sort(dim=1, descending=True, stable=True)  # ties: lower place, then lower piece
-        totals, chosen = totals[:, : self.beam_size], chosen[:, : self.beam_size]  # [B, n]
+        totals, chosen = self._choose(totals, None if banks is None else banks.view(sentences, -1))
         pieces = ids.view(sentences, -1).gather(1, chosen)
         parents = chosen.div(choices, rounding_mode="floor")  # [B, n], among the w open hypotheses
         chosen_log_probabilities = log_probabilities.view(sentences, -1).gather(1, chosen)
@@ -162,7 +249,7 @@ class _Beams:
         finished = exists & ((pieces == EOS) | (self.limits == step)[:, None])
         self.trace.add(self.live, pieces, self.places.gather(1, parents), chosen_log_probabilities, finished)
         self.free = self.free - finished.sum(1)
-        scores = (totals / length_penalty(step, self.alpha)).masked_fill(~finished, -math.inf)
+        scores = (totals / self.penalty(step)).masked_fill(~finished, -math.inf)
         self.best = torch.cat([self.best, scores], dim=1).topk(self.best.shape[1], dim=1).values
 
         # Open hypotheses move to the front.
@@ -191,80 +278,22 @@ class _Beams:
             self.pieces, self.totals = self.pieces[keep], self.totals[keep]
             self.places, rows = self.places[keep], rows[keep]
             self.free, self.best = self.free[keep], self.best[keep]
+        if self.histories is not None:
+            self.histories = torch.cat([self.histories[rows.flatten()], self.pieces.reshape(-1, 1)], dim=1)
         self.decoding.select(keep, rows.flatten())
-
-
-@dataclass
-class _Trace:
-    """Back-pointers: what every step put into the k places of every sentence, read backwards at the end."""
-
-    sentences: int
-    beam_size: int
-    steps: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def add(self, live: Tensor, pieces: Tensor, parents: Tensor, log_probabilities: Tensor, finished: Tensor) -> None:
-        """live [B], which sentences these are; the others [B, n]: n <= k places, parents are the previous step's."""
-        self.steps.append((live, pieces, parents, log_probabilities, finished))
-
-    def _dense(self, which: int) -> NDArray[np.generic]:
-        """One of the tensors of all steps, as [steps, sentences, k]."""
-        first = self.steps[0][which]
-        dense = first.new_zeros(len(self), self.sentences, self.beam_size)
-        for step, record in enumerate(self.steps):
-            live, values = record[0], record[which]
-            dense[step, live, : values.shape[1]] = values
-        array: NDArray[np.generic] = dense.cpu().numpy()
-        return array
-
-    def hypotheses(self, alpha: float, n_best: int) -> list[list[Hypothesis]]:
-        """The n_best finished hypotheses of every sentence, best first; equal scores in order of finishing."""
-        if not self.steps:
-            return []
-        all_pieces, parents, all_logs, finished = (self._dense(which) for which in (1, 2, 3, 4))
-        step, sentence, place = finished.nonzero()  # [F] each
-        pieces = np.zeros((len(step), len(self)), dtype=np.int64)
-        logs = np.zeros((len(step), len(self)), dtype=np.float64)
-        for t in reversed(range(len(self))):
-            on = (step >= t).nonzero()[0]
-            at = (t, sentence[on], place[on])
-            pieces[on, t], logs[on, t], place[on] = all_pieces[at], all_logs[at], parents[at]
-        totals = logs.sum(1)
-        scores = totals / ((6 + step) / 6) ** alpha
-        results: list[list[Hypothesis]] = [[] for _ in range(self.sentences)]
-        for index in np.lexsort((-scores, sentence)):
-            if len(results[sentence[index]]) < n_best:
-                length = int(step[index]) + 1
-                ended = bool(pieces[index, length - 1] == EOS)
-                results[sentence[index]].append(
-                    Hypothesis(
-                        pieces=tuple(pieces[index, : length - ended].tolist()),
-                        ended=ended,
-                        log_probability=float(totals[index]),
-                        score=float(scores[index]),
-                        piece_log_probabilities=tuple(logs[index, :length].tolist()),
-                    )
-                )
-        if not all(results) or not np.isfinite(totals).all():
-            raise ArithmeticError("the model gives no finite probabilities: its weights may hold NaN or infinity")
-        return results
 
 
 def _scorer(model: Transformer | Scorer) -> Scorer:
     return scorer_for(model) if isinstance(model, Transformer) else model
 
 
-def _limits(source: Tensor, max_lengths: Tensor | Sequence[int], alpha: float) -> Tensor:
+def _limits(source: Tensor, max_lengths: Tensor | Sequence[int]) -> Tensor:
     """The maximum lengths [B], and the checks that searches have in common."""
     limits = torch.as_tensor(max_lengths, dtype=torch.int64, device=source.device)
     if limits.shape != source.shape[:1]:
         raise ValueError(f"max_lengths has shape {tuple(limits.shape)}: give one for each of {len(source)} sentences")
     if len(limits) and int(limits.min()) < 1:
         raise ValueError(f"max_lengths holds {int(limits.min())}: every sentence must be allowed at least one piece")
-    if not 0 <= alpha < math.inf:
-        raise ValueError(f"length_penalty = {alpha} must be 0 or more")
     return limits
 
 

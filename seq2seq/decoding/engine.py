@@ -17,6 +17,7 @@ Shapes: as in scorer.py; N source pieces, L decoder layers, H heads, K head size
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ from seq2seq.model.transformer import EOS, PAD, Transformer
 PANEL = 64  # outputs that the kernel computes at once
 BLOCK = 16  # floats that it handles at once
 FIRST_STEPS = 32  # that tables have room for at the beginning
+SPARE = 4  # times as many rows may be kept as are looked back on
+MANY = 64  # pieces that a kernel finds
 
 
 def scorer_for(model: Transformer) -> Scorer:
@@ -56,8 +59,8 @@ class _Model(ctypes.Structure):
         *(
             (name, ctypes.c_int64)
             for name in (
-                "d", "heads", "size", "ff", "encoder_layers", "decoder_layers", "source_vocabulary", "vocabulary",
-                "pre_norm", "gelu", "half",
+                "d", "heads", "size", "ff", "encoder_layers", "decoder_layers", "vocabulary", "pre_norm", "gelu",
+                "half",
             )
         ),
         *((name, ctypes.c_void_p) for name in ("source_table", "target_table", "encoder_norm", "decoder_norm")),
@@ -88,7 +91,10 @@ class Engine:
 
     def __init__(self, model: Transformer) -> None:
         assert self.serves(model)
-        self.model, self.device = model, torch.device("cpu")
+        self.device, self.source_vocab_size = torch.device("cpu"), model.source_vocab_size
+        # Learned positions as they are now.
+        self.source_positions = copy.deepcopy(model.source_positions).requires_grad_(False)
+        self.target_positions = copy.deepcopy(model.target_positions).requires_grad_(False)
         self.half = model.compute_dtype == torch.bfloat16
         self._kept: list[object] = []  # what the addresses point at
         config = model.config
@@ -104,7 +110,7 @@ class Engine:
         tied = model.source_embedding is model.target_embedding
         target_table = self._keep(model.target_embedding * scale)
         self._model = _Model(
-            self.d_model, self.heads, self.size, config.d_ff, len(encoder), len(decoder), model.source_vocab_size,
+            self.d_model, self.heads, self.size, config.d_ff, len(encoder), len(decoder),
             model.target_vocab_size, config.norm == "pre", config.activation == "gelu", self.half,
             target_table if tied else self._keep(model.source_embedding * scale), target_table,
             self._norm(model.encoder_norm), self._norm(model.decoder_norm),
@@ -132,7 +138,7 @@ class Engine:
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor as float32, which lives as long as this."""
-        kept = tensor.detach().float().contiguous()
+        kept = torch.empty(tensor.shape).copy_(tensor.detach())
         self._kept.append(kept)
         return kept.data_ptr()
 
@@ -164,7 +170,8 @@ class Engine:
     def _decoder_matrices(self, layer: DecoderLayer, width: int) -> list[_Matrix]:
         within, across = layer.self_attention, layer.cross_attention
         return [
-            self._matrix(within.in_weight, within.in_bias),
+            self._matrix(within.in_weight[:width], within.in_bias[:width]),
+            self._matrix(within.in_weight[width:], within.in_bias[width:]),
             self._matrix(within.out_weight, within.out_bias),
             self._matrix(across.in_weight[:width], across.in_bias[:width]),
             self._matrix(across.out_weight, across.out_bias),
@@ -188,15 +195,15 @@ class Engine:
 
     def start(self, source: Tensor) -> EngineDecoding:
         real = source != PAD
-        lengths, ids = real.sum(1), source[real]
-        native.check_ids(ids, self.model.source_vocab_size)
+        lengths, ids = real.sum(1), source[real].to(torch.int64)
+        native.check_ids(ids, self.source_vocab_size)
         sentences = Sentences.of(F.pad(lengths.cumsum(0), (1, 0)))
         keys = (lengths + BLOCK - 1) // BLOCK * BLOCK
         width = (self.size + BLOCK - 1) // BLOCK * BLOCK
         floats = self.num_layers * self.heads * (keys * self.size + lengths * width)
         offsets = F.pad(floats.cumsum(0), (1, 0))
         memory = torch.empty(int(offsets[-1]))
-        positions = self.positions(self.model.source_positions, sentences.longest)
+        positions = self.positions(self.source_positions, sentences.longest)
         inputs = positions, ids, sentences.positions, sentences.starts
         native.run("encode_sentences", memory, offsets, self.address, *inputs, len(lengths))
         return EngineDecoding(self, memory, offsets[:-1].contiguous(), lengths)
@@ -208,28 +215,28 @@ class EngineDecoding:
     def __init__(self, engine: Engine, memory: Tensor, offsets: Tensor, lengths: Tensor) -> None:
         self.engine, self.memory, self.offsets, self.lengths = engine, memory, offsets, lengths
         self.count, self.rows = 0, len(lengths)  # steps; rows that there are now
-        self.kept: list[Tensor] = []  # [L, R, 3, H, K] each step
+        self.kept: list[Tensor] = []  # [L, R, 2, H, K] each step: keys and values
         self.ancestry = torch.empty(self.rows, FIRST_STEPS, dtype=torch.int32)  # [R, steps or more]
         self.steps, self.counts = torch.empty(2, FIRST_STEPS, dtype=torch.int64).unbind()
-        self.positions = engine.positions(engine.model.target_positions, min(FIRST_STEPS, engine.longest))
+        self.positions = engine.positions(engine.target_positions, min(FIRST_STEPS, engine.longest))
         self.order = torch.arange(self.rows, dtype=torch.int32)
 
     def step(self, pieces: Tensor) -> Predictions:
-        engine, rows = self.engine, len(pieces)
+        engine, rows, pieces = self.engine, len(pieces), pieces.to(torch.int64).contiguous()
         if rows != self.rows:
             raise ValueError(f"{rows} pieces for {self.rows} rows")
         native.check_ids(pieces, engine.target_vocab_size)
         self._grow()
-        projections = torch.empty(engine.num_layers, rows, 3 * engine.heads * engine.size)
-        self.kept.append(projections)
-        self.steps[self.count], self.counts[self.count] = projections.data_ptr(), rows
+        newest = torch.empty(engine.num_layers, rows, 2 * engine.heads * engine.size)
+        self.kept.append(newest)
+        self.steps[self.count], self.counts[self.count] = newest.data_ptr(), rows
         states = torch.empty(rows, engine.d_model)
         tables = self.steps, self.counts, self.ancestry
         past = _History(*(table.data_ptr() for table in tables), self.ancestry.shape[1], self.count + 1)
         parts, sentences = (self.memory, self.offsets, self.lengths), len(self.lengths)
         of = _Memories(*(part.data_ptr() for part in parts), sentences, rows // sentences)
         addresses = engine.address, ctypes.addressof(past), ctypes.addressof(of)
-        native.run("decode_step", states, *addresses, self.positions[self.count], pieces.contiguous())
+        native.run("decode_step", states, *addresses, self.positions[self.count], pieces)
         if len(self.order) < rows:
             self.order = torch.arange(rows, dtype=torch.int32)
         self.ancestry[:, self.count] = self.order[:rows]
@@ -237,13 +244,14 @@ class EngineDecoding:
         return _Best(engine, states)
 
     def _grow(self) -> None:
-        """Makes room for another step."""
+        """Makes room for another step. Raises ValueError where the model has no position for it."""
+        if self.count >= len(self.positions):
+            length = max(self.count + 1, min(2 * self.count, self.engine.longest))
+            self.positions = self.engine.positions(self.engine.target_positions, length)
         if self.count < self.ancestry.shape[1]:
             return
         self.ancestry = torch.cat([self.ancestry, torch.empty_like(self.ancestry)], dim=1)
         self.steps, self.counts = (torch.cat([x, torch.empty_like(x)]) for x in (self.steps, self.counts))
-        length = min(2 * self.count, self.engine.longest)
-        self.positions = self.engine.positions(self.engine.model.target_positions, length)
 
     def select(self, sentences: Tensor | None, rows: Tensor | None) -> None:
         if sentences is not None:
@@ -251,6 +259,15 @@ class EngineDecoding:
         if rows is not None:
             self.ancestry = self.ancestry.index_select(0, rows)
             self.rows = len(rows)
+            if int(self.counts[: self.count].sum()) > SPARE * self.rows * self.count:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Keeps of every step only what rows there are now look back on: the others' memory is free again."""
+        for step in range(self.count):
+            self.kept[step] = self.kept[step].index_select(1, self.ancestry[:, step])
+            self.steps[step], self.counts[step] = self.kept[step].data_ptr(), self.rows
+        self.ancestry[:, : self.count] = torch.arange(self.rows, dtype=torch.int32)[:, None]
 
 
 class _Best:
@@ -267,5 +284,9 @@ class _Best:
     def best(self, count: int) -> tuple[Tensor, Tensor]:
         rows, count = len(self.states), min(count, self.engine.target_vocab_size - EOS)
         values, ids = torch.empty(rows, count), torch.empty(rows, count, dtype=torch.int64)
+        if count > MANY:  # the kernel keeps the best in order, which takes count^2
+            values, ids = self.all().topk(count, dim=1)
+            ids, order = ids.sort(1)
+            return values.gather(1, order), ids
         native.run("best_pieces", values, ids, self.states, self.engine.address, rows, EOS, count)
         return values, ids

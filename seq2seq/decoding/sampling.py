@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seq2seq.decoding.beam import Hypothesis, follow
+from seq2seq.decoding.beam import Choice, follow
+from seq2seq.decoding.constraints import Constraints
+from seq2seq.decoding.hypotheses import Hypothesis, Penalty
+from seq2seq.decoding.options import Normalization
 from seq2seq.decoding.scorer import Predictions, Scorer
 from seq2seq.model.transformer import Transformer
 
@@ -36,41 +39,57 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     length_penalty: float = 0.6,
+    length_normalization: Normalization = "wu",
+    draws: int = 1,
+    constraints: Constraints | None = None,
 ) -> list[Hypothesis]:
-    """Draws one output for each of the sources [B, S], as long as `max_lengths` [B] at most, end-of-sentence included.
+    """Draws outputs for the sources [B, S], as long as `max_lengths` [B] at most, end-of-sentence included.
 
-    seeds: one a sentence, from 0 to 2^128 - 1 (see `sentence_seed`). Logits are divided by the temperature, then the
-    top_k most probable pieces are kept (0: all), then the smallest set of the most probable that holds top_p of what
-    is left. The reported log-probabilities are the model's own, before all three. Raises ValueError for arguments out
-    of range.
+    draws: outputs a sentence, which share its encoding; they come side by side, B * draws in all. seeds: one an
+    output, from 0 to 2^128 - 1 (see `sentence_seed`). Logits are divided by the temperature, then the top_k most
+    probable pieces are kept (0: all), then the smallest set of the most probable that holds top_p of what is left.
+    Constraints rule pieces out before all three (where they leave nothing, the sentence ends). The reported
+    log-probabilities are the model's own. Raises ValueError for arguments out of range.
     """
+    if draws < 1:
+        raise ValueError(f"draws = {draws} must be at least 1")
+    if len(seeds) != len(source) * draws:
+        raise ValueError(f"seeds has {len(seeds)} numbers: give one for each of {len(source) * draws} outputs")
+    limits = torch.as_tensor(max_lengths)
+    longest = max(int(limits.max()), 0) if len(limits) else 0
+    draw = drawing(seeds, longest, temperature, top_k, top_p, source.device)
+    penalty = Penalty(length_penalty, length_normalization)
+    return follow(model, source, max_lengths, draw, penalty, draws=draws, constraints=constraints)
+
+
+def drawing(
+    seeds: Sequence[int], longest: int, temperature: float, top_k: int, top_p: float, device: torch.device
+) -> Choice:
+    """A choice of pieces for `follow`, at random. Errors as for `sample`."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature = {temperature} must be above 0")
     if top_k < 0:
         raise ValueError(f"top_k = {top_k} must be 0 (off) or more")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p = {top_p} must be above 0 and at most 1")
-    if len(seeds) != len(source):
-        raise ValueError(f"seeds has {len(seeds)} numbers: give one for each of {len(source)} sentences")
     if any(not 0 <= seed < 2**128 for seed in seeds):
         raise ValueError("seeds must be from 0 to 2^128 - 1")
-    limits = torch.as_tensor(max_lengths)
-    longest = max(int(limits.max()), 0) if len(limits) else 0
     drawn = np.zeros((len(seeds), longest))
     for row, seed in zip(drawn, seeds, strict=True):
         row[:] = np.random.Generator(np.random.Philox(key=seed)).random(longest)
-    uniforms = torch.from_numpy(drawn).to(source.device)  # [B, steps]
+    uniforms = torch.from_numpy(drawn).to(device)  # [outputs, steps]
 
-    def draw(predictions: Predictions, sentences: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def draw(predictions: Predictions, outputs: Tensor, step: int) -> tuple[Tensor, Tensor]:
         log_probabilities = predictions.all()
         probabilities, ids = kept_probabilities(log_probabilities, temperature, top_k, top_p)
         cumulative = probabilities.cumsum(1, dtype=torch.float64)
-        wanted = uniforms[sentences, step][:, None] * cumulative[:, -1:]
+        wanted = uniforms[outputs, step][:, None] * cumulative[:, -1:]
         index = torch.searchsorted(cumulative, wanted, right=True)  # the first whose sum exceeds it: never of weight 0
+        index = index.clamp_max(cumulative.shape[1] - 1)  # beyond it where there is NaN, which is an error in the end
         chosen = index if ids is None else ids.gather(1, index)
         return log_probabilities.gather(1, chosen), chosen
 
-    return follow(model, source, max_lengths, draw, length_penalty)
+    return draw
 
 
 def kept_probabilities(

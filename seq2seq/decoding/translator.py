@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from seq2seq.config import DecodingConfig
-from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
+from seq2seq.decoding.alignment import Links, align, check_heads
+from seq2seq.decoding.beam import Choice, beam_search, greedy_search, grow, most_probable
+from seq2seq.decoding.constraints import Constraints
+from seq2seq.decoding.demands import Demands
+from seq2seq.decoding.diverse import Others, alternatives, scored_again
 from seq2seq.decoding.engine import scorer_for
-from seq2seq.decoding.sampling import sample, sentence_seed
-from seq2seq.errors import OptionError, UserError
+from seq2seq.decoding.ensemble import EnsembleScorer
+from seq2seq.decoding.hypotheses import Hypothesis, Penalty
+from seq2seq.decoding.options import (
+    Normalization,
+    Options,
+    Score,
+    Translation,
+    TranslationResult,
+    check_options,
+    in_windows,
+)
+from seq2seq.decoding.repetition import loop_end, loop_warning
+from seq2seq.decoding.results import result_of, texts_of
+from seq2seq.decoding.sampling import drawing, sample, sentence_seed
+from seq2seq.decoding.scoring import longest_output, score_lines, score_pieces
+from seq2seq.errors import OptionError, SearchOptionError
+from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.runtime import Precision, choose_device, choose_precision
@@ -23,55 +40,26 @@ from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import EOS, Tokenizer
 from seq2seq.workers import Workers
 
+__all__ = ["Options", "Score", "Translation", "TranslationResult", "Translator"]
+
 MAX_LOGITS = 1 << 24  # hypotheses times vocabulary in one batch: 64 MB in float32
-STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
+DRAWS_A_LINE = 2**16  # seeds that a line has for its draws
+
+AnyRun = str | Path | Run
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to search. `None` takes the run's own `[decoding]` value.
+class _Line:
+    """What a line asks for, in pieces: its source, a forced beginning, and whether a new word must follow that."""
 
-    sample: draw instead of searching, as a function of (seed, line number); temperature, top_k (0: all) and top_p
-    apply to sampling only. n_best: hypotheses a line, at most beam_size; with sampling, independent draws.
-    """
-
-    beam_size: int | None = None
-    length_penalty: float | None = None
-    n_best: int = 1
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 1
-
-
-@dataclass(frozen=True)
-class Translation:
-    """One hypothesis as text. pieces: as SentencePiece writes them, `▁` for a space, without end-of-sentence."""
-
-    text: str
-    score: float
-    log_probability: float
-    pieces: tuple[str, ...]
-    piece_log_probabilities: tuple[float, ...]
-    ended: bool
-
-
-@dataclass(frozen=True)
-class TranslationResult:
-    """The hypotheses for one line, best first."""
-
-    source: str
-    hypotheses: tuple[Translation, ...]
-
-    @property
-    def text(self) -> str:
-        """The best translation."""
-        return self.hypotheses[0].text
+    source: np.ndarray[tuple[int], np.dtype[np.int32]]
+    prefix: list[int]
+    new_word: bool
+    limit: int  # pieces of its output, end-of-sentence included
 
 
 class Translator:
-    """Translates lines with a finished run.
+    """Translates lines with a finished run, or with several at once (an ensemble: the mean of their probabilities).
 
     >>> translator = Translator("runs/m30k")                               # doctest: +SKIP
     >>> translator.translate(["A man is riding a horse."])[0].text         # doctest: +SKIP
@@ -80,18 +68,32 @@ class Translator:
 
     def __init__(
         self,
-        run: str | Path | Run,
+        run: AnyRun | Sequence[AnyRun],
         *,
         precision: Precision = "fp32",
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Loads the model. Raises RunError where the folder has none. warn: told of lines that are cut."""
-        run = run if isinstance(run, Run) else Run.open(Path(run))
-        config = run.config()
-        model = run.load_model()
-        device = choose_device("auto")
-        model.compute_dtype = choose_precision(precision, device)
-        self._assign(model.to(device), run.tokenizer(), config.decoding, warn)
+        """Loads the model, or several, whose first also gives the `[decoding]` configuration.
+
+        Raises RunError where a folder has no finished model, or where the models do not share a vocabulary. warn: told
+        of lines that are cut, that run into a loop, or that cannot be what was asked for.
+        """
+        given = [run] if isinstance(run, (str, Path, Run)) else list(run)
+        if not given:
+            raise OptionError("an ensemble needs at least one run")
+        runs = [one if isinstance(one, Run) else Run.open(Path(one)) for one in given]
+        tokenizer = runs[0].tokenizer()
+        for other in runs[1:]:
+            if other.tokenizer().content_hash() != tokenizer.content_hash():
+                raise RunError(
+                    f"{runs[0].path} and {other.path} have different vocabularies: an ensemble needs runs that were "
+                    "trained with the same tokenizer (tokenizer.source_model)"
+                )
+        config, device = runs[0].config(), choose_device("auto")
+        models = [one.load_model() for one in runs]
+        for model in models:
+            model.compute_dtype = choose_precision(precision, device)
+        self._assign([model.to(device) for model in models], tokenizer, config.decoding, warn)
 
     @classmethod
     def of(
@@ -103,14 +105,16 @@ class Translator:
     ) -> Translator:
         """A translator around a model that is in memory already, on whatever device and dtype it is."""
         translator = cls.__new__(cls)
-        translator._assign(model, tokenizer, config, warn)
+        translator._assign([model], tokenizer, config, warn)
         return translator
 
     def _assign(
-        self, model: Transformer, tokenizer: Tokenizer, config: DecodingConfig, warn: Callable[[str], None]
+        self, models: list[Transformer], tokenizer: Tokenizer, config: DecodingConfig, warn: Callable[[str], None]
     ) -> None:
-        self.model, self.tokenizer, self.config, self.warn = model, tokenizer, config, warn
-        self.scorer = scorer_for(model)
+        self.models, self.tokenizer, self.config, self.warn = models, tokenizer, config, warn
+        self.model = models[0]
+        scorers = [scorer_for(model) for model in models]
+        self.scorer = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         self.device = self.scorer.device
 
     def translate(
@@ -125,91 +129,189 @@ class Translator:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 1,
+        length_normalization: Normalization | None = None,
+        min_length: int = 0,
+        max_length: int | None = None,
+        prefix: str | Sequence[str] = "",
+        ban: Sequence[str] = (),
+        require: Sequence[str] = (),
+        no_repeat_ngram: int = 0,
+        diverse: int = 0,
+        diversity_penalty: float = 0.5,
+        alignments: bool = False,
     ) -> list[TranslationResult]:
-        """Translates lines, all at once; one result a line, in order. Raises ValueError for options out of range."""
-        options = Options(beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed)
-        return list(self.stream(lines, options))
+        """Translates lines, all at once; one result a line, in order. `Options` says what the options mean.
 
-    def stream(self, lines: Iterable[str], options: Options | None = None) -> Iterator[TranslationResult]:
-        """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order."""
+        prefix: one for all lines, or one a line. Raises OptionError for options out of range.
+        """
+        one_prefix = prefix if isinstance(prefix, str) else ""
+        if not isinstance(prefix, str) and len(prefix) != len(lines):
+            raise OptionError(f"prefix has {len(prefix)} texts: give one, or one for each of {len(lines)} lines")
+        options = Options(
+            beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed, length_normalization,
+            min_length, max_length, one_prefix, _phrases(ban), _phrases(require), no_repeat_ngram, diverse,
+            diversity_penalty, alignments,
+        )  # fmt: skip
+        return list(self.stream(lines, options, None if isinstance(prefix, str) else prefix))
+
+    def stream(
+        self, lines: Iterable[str], options: Options | None = None, prefixes: Iterable[str] | None = None
+    ) -> Iterator[TranslationResult]:
+        """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
+
+        prefixes: one a line, instead of the options' for all.
+        """
         options = self.check(options or Options())
-        numbered = iter(lines)
-        start = 0
-        failure: UserError | None = None
-        while failure is None:
-            window: list[str] = []
-            try:
-                window.extend(itertools.islice(numbered, STREAM_LINES))
-            except UserError as error:  # what was read before it is translated first
-                failure = error
-            if not window:
-                break
-            yield from self._window(window, start, options)
-            start += len(window)
-        if failure is not None:
-            raise failure
+        demands = Demands(options, self.tokenizer, self.device)
+        pairs = ((line, options.prefix) for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
+        return in_windows(pairs, lambda window, start: self._window(window, start, options, demands))
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
-        beam_size = self.config.beam_size if options.beam_size is None else options.beam_size
-        alpha = self.config.length_penalty if options.length_penalty is None else options.length_penalty
-        if options.n_best < 1:
-            raise OptionError(f"n_best = {options.n_best} must be at least 1")
-        if not 1 <= beam_size <= 1000:
-            raise OptionError(f"beam_size = {beam_size} must be from 1 to 1000")
-        if not options.sample and options.n_best > beam_size:
-            raise OptionError(f"n_best = {options.n_best} is more than beam_size = {beam_size}: raise beam_size")
-        if not 0 <= alpha <= 10:
-            raise OptionError(f"length_penalty = {alpha} must be from 0 to 10")
-        if not 0 < options.temperature < math.inf:
-            raise OptionError(f"temperature = {options.temperature} must be above 0")
-        if options.top_k < 0:
-            raise OptionError(f"top_k = {options.top_k} must be 0 (all pieces) or more")
-        if not 0 < options.top_p <= 1:
-            raise OptionError(f"top_p = {options.top_p} must be above 0 and at most 1")
-        if not 0 <= options.seed < 2**63:
-            raise OptionError(f"seed = {options.seed} must be from 0 to 2^63 - 1")
-        return replace(options, beam_size=beam_size, length_penalty=alpha)
+        checked = check_options(options, self.config)
+        Demands(checked, self.tokenizer, self.device).prefix_pieces(checked.prefix)
+        if checked.alignments:
+            check_heads(self.models, self.config)
+        return checked
 
-    def _window(self, lines: list[str], start: int, options: Options) -> list[TranslationResult]:
+    def stream_tokens(self, line: str, options: Options | None = None) -> Iterator[str]:
+        """The translation of a line in pieces of text, as greedy search or sampling goes; joined, they are the whole.
+
+        Raises OptionError for options that need a search to be over before anything can be said.
+        """
+        options = options or Options()
+        for name in ("beam_size", "n_best", "require", "diverse", "alignments"):
+            value = getattr(options, name)
+            if value is True or (value and value not in (1, ())):
+                raise SearchOptionError(f"{{{name}}}: only greedy search and sampling can be streamed", **{name: value})
+        options = self.check(options)
+        demands = Demands(options, self.tokenizer, self.device)
+        [asked] = self._ask([(line, options.prefix)], 0, demands)
+        if not len(asked.source):
+            return
+        choose: Choice = most_probable
+        if options.sample:
+            seeds = [sentence_seed(options.seed, 0)]
+            choose = drawing(seeds, asked.limit, options.temperature, options.top_k, options.top_p, self.device)
+        source = pad([asked.source], end=EOS).to(self.device)
+        constraints = demands.constraints([asked.prefix], [asked.new_word])
+        pieces: list[int] = []
+        said = ""
+        for piece in grow(self.scorer, source, asked.limit, choose, constraints):
+            pieces.append(piece)
+            text = texts_of(self.tokenizer, [pieces])[0]
+            # Half of a character in bytes is not yet text.
+            if text.startswith(said) and len(text) > len(said) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                yield text[len(said) :]
+                said = text
+            if loop_end(pieces) is not None and loop_end(asked.source.tolist()) is None:
+                self.warn(loop_warning(0, len(pieces)))
+                break
+        if rest := texts_of(self.tokenizer, [pieces])[0][len(said) :]:
+            yield rest
+
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        length_penalty: float | None = None,
+        length_normalization: Normalization | None = None,
+    ) -> list[Score]:
+        """What the model thinks of given translations, line by line. Raises OptionError where there are not as many."""
+        if len(sources) != len(targets):
+            raise OptionError(f"there are {len(sources)} sources and {len(targets)} targets: give as many of each")
+        options = Options(length_penalty=length_penalty, length_normalization=length_normalization)
+        return list(self.score_stream(zip(sources, targets, strict=True), options))
+
+    def score_stream(self, pairs: Iterable[tuple[str, str]], options: Options | None = None) -> Iterator[Score]:
+        """Scores (source, target) pairs as they come, a few thousand at a time, in bounded memory; in order.
+
+        Of the options, length_penalty and length_normalization count.
+        """
+        penalty = _penalty(self.check(options or Options()))
+        return in_windows(
+            pairs,
+            lambda window, start: score_lines(
+                self.models, self.tokenizer, self.config, penalty, window, start, self.warn
+            ),
+        )
+
+    def _window(
+        self, lines: list[tuple[str, str]], start: int, options: Options, demands: Demands
+    ) -> list[TranslationResult]:
         """Translates lines that are sorted by length and cut into batches; `start` is the number of the first."""
-        sources = self._encode(lines, start)
-        lengths = np.array([len(source) for source in sources])
+        asked = self._ask(lines, start, demands)
         found: list[tuple[Hypothesis, ...]] = [()] * len(lines)
 
         def search(indices: list[int]) -> list[list[Hypothesis]]:
-            batch = pad([sources[i] for i in indices], end=EOS).to(self.device)
-            limits = [min(len(sources[i]) + self.config.max_extra_length, self._longest_output()) for i in indices]
-            return self._search(batch, limits, [start + int(i) for i in indices], options)
+            return self._search([asked[i] for i in indices], [start + i for i in indices], options, demands)
 
-        batches = list(self._batches(lengths, options))
+        batches = list(self._batches(np.array([len(line.source) for line in asked]), options))
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         with Workers(min(threads, max(1, len(batches)))) as workers:
             for indices, hypotheses in zip(batches, workers.map(search, batches), strict=True):
                 for index, best in zip(indices, hypotheses, strict=True):
                     found[index] = tuple(best)
-        return [self._result(line, hypotheses) for line, hypotheses in zip(lines, found, strict=True)]
+        links = self._align(asked, found) if options.alignments else None
+        return [
+            result_of(
+                start + number,
+                line,
+                asked[number].source.tolist(),
+                found[number],
+                None if links is None else links[number],
+                demands,
+                self.warn,
+            )
+            for number, (line, _) in enumerate(lines)
+        ]
 
-    def _encode(self, lines: list[str], start: int) -> list[np.ndarray[tuple[int], np.dtype[np.int32]]]:
+    def _ask(self, lines: list[tuple[str, str]], start: int, demands: Demands) -> list[_Line]:
         longest, field = self.config.max_source_length, "decoding.max_source_length"
         if self._longest_output() - 1 < longest:
             longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
-        encoded = self.tokenizer.encode_source([line if line.strip() else "" for line in lines])
-        for number, pieces in enumerate(encoded, start + 1):
+        encoded = self.tokenizer.encode_source([line if line.strip() else "" for line, _ in lines])
+        asked = []
+        for number, (pieces, (_, prefix)) in enumerate(zip(encoded, lines, strict=True), start + 1):
             if len(pieces) > longest:
                 self.warn(f"line {number} has {len(pieces):,} pieces; it is cut to the first {longest:,} ({field})")
-        return [np.array(pieces[:longest], dtype=np.int32) for pieces in encoded]
+                pieces = pieces[:longest]
+            if self.tokenizer.says_nothing(pieces):
+                self.warn(f"line {number} has nothing in it that the model knows; its translation is a guess")
+            forced = demands.prefix_pieces(prefix) if prefix else []
+            if len(forced) >= self._longest_output():
+                raise SearchOptionError(
+                    f"{{prefix}} has {len(forced)} pieces; the model's learned positions end at "
+                    f"{self._longest_output()}: shorten it",
+                    prefix=prefix,
+                )
+            asked.append(
+                _Line(
+                    np.array(pieces, dtype=np.int32),
+                    forced,
+                    prefix[-1:].isspace(),
+                    self._limit(pieces, forced, demands),
+                )
+            )
+        return asked
+
+    def _limit(self, source: Sequence[int], prefix: Sequence[int], demands: Demands) -> int:
+        """The most pieces of an output, end-of-sentence included; there is always room for what is asked for."""
+        options = demands.options
+        needed = max(options.min_length, len(prefix)) + (demands.required.total if demands.required else 0)
+        limit = max(len(source) + self.config.max_extra_length, needed + 1 if needed else 1)
+        return min(limit, self._longest_output(), options.max_length or limit)
 
     def _longest_output(self) -> int:
-        """The most positions that the decoder has; sinusoids have no end."""
-        config = self.model.config
-        return config.max_positions if config.positions == "learned" else 2**31
+        return min(longest_output(model) for model in self.models)
 
     def _batches(self, lengths: np.ndarray[tuple[int], np.dtype[np.int64]], options: Options) -> Iterator[list[int]]:
         """Lines of similar length, longest first; empty lines are in no batch."""
         assert options.beam_size is not None
-        width = options.n_best if options.sample else options.beam_size
-        most = MAX_LOGITS // (width * self.tokenizer.target_vocab_size)  # many short lines have many logits
+        width = options.n_best if options.sample else options.beam_size  # draws share a source, as beams do
+        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        most = MAX_LOGITS // (width * self.tokenizer.target_vocab_size * workers)  # many short lines have many logits
         order = [int(i) for i in np.argsort(-lengths, kind="stable") if lengths[i]]
         start = 0
         while start < len(order):
@@ -218,47 +320,101 @@ class Translator:
             start += size
 
     def _search(
-        self, source: torch.Tensor, limits: list[int], lines: list[int], options: Options
+        self, lines: list[_Line], numbers: list[int], options: Options, demands: Demands
     ) -> list[list[Hypothesis]]:
-        assert options.beam_size is not None and options.length_penalty is not None
-        alpha = options.length_penalty
-        if not options.sample:
-            if options.beam_size == 1:
-                return [[best] for best in greedy_search(self.scorer, source, limits, length_penalty=alpha)]
-            return beam_search(
-                self.scorer, source, limits, beam_size=options.beam_size, length_penalty=alpha, n_best=options.n_best
-            )
+        """Hypotheses for a batch of lines, best first; numbers: of the lines, from 0."""
+        source, limits = pad([line.source for line in lines], end=EOS).to(self.device), [line.limit for line in lines]
+        constraints = self._constraints(lines, demands)
+        if options.sample:
+            return self._sample(source, limits, numbers, options, constraints)
+        if options.diverse:
+            return self._alternatives(source, lines, options, demands)
+        penalty = _penalty(options)
+        assert options.beam_size is not None
+        if options.beam_size == 1:
+            best = greedy_search(
+                self.scorer, source, limits, length_penalty=penalty.alpha, length_normalization=penalty.normalization,
+                constraints=constraints,
+            )  # fmt: skip
+            return [[one] for one in best]
+        return self._beam(source, limits, options, constraints, options.n_best)
+
+    def _beam(
+        self, source: torch.Tensor, limits: list[int], options: Options, constraints: Constraints | None, n_best: int
+    ) -> list[list[Hypothesis]]:
+        penalty = _penalty(options)
+        assert options.beam_size is not None
+        return beam_search(
+            self.scorer, source, limits, beam_size=options.beam_size, length_penalty=penalty.alpha, n_best=n_best,
+            length_normalization=penalty.normalization, constraints=constraints,
+        )  # fmt: skip
+
+    @staticmethod
+    def _constraints(
+        lines: list[_Line], demands: Demands, others: list[list[list[int]]] | None = None
+    ) -> Constraints | None:
+        return demands.constraints([line.prefix for line in lines], [line.new_word for line in lines], others)
+
+    def _sample(
+        self,
+        source: torch.Tensor,
+        limits: list[int],
+        numbers: list[int],
+        options: Options,
+        constraints: Constraints | None,
+    ) -> list[list[Hypothesis]]:
         # Draw d of line i has a seed of its own, whatever batch the line is in and whatever else is asked for.
-        seeds = [sentence_seed(options.seed, line * 2**16 + draw) for line in lines for draw in range(options.n_best)]
+        draws, penalty = options.n_best, _penalty(options)
         drawn = sample(
             self.scorer,
-            source.repeat_interleave(options.n_best, dim=0),
-            [limit for limit in limits for _ in range(options.n_best)],
-            seeds=seeds,
+            source,
+            limits,
+            seeds=[
+                sentence_seed(options.seed, line * DRAWS_A_LINE + draw) for line in numbers for draw in range(draws)
+            ],
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
-            length_penalty=alpha,
+            length_penalty=penalty.alpha,
+            length_normalization=penalty.normalization,
+            draws=draws,
+            constraints=constraints,
         )
-        groups = [drawn[i : i + options.n_best] for i in range(0, len(drawn), options.n_best)]
+        groups = [drawn[i : i + draws] for i in range(0, len(drawn), draws)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
 
-    def _result(self, line: str, hypotheses: tuple[Hypothesis, ...]) -> TranslationResult:
-        if not hypotheses:
-            return TranslationResult(line, (Translation("", 0.0, 0.0, (), (), True),))
-        # With byte pieces a line break can be generated; a line of input is a line of output all the same.
-        texts = [text.replace("\n", " ") for text in self.tokenizer.decode([h.pieces for h in hypotheses])]
-        return TranslationResult(
-            line,
-            tuple(
-                Translation(
-                    text,
-                    hypothesis.score,
-                    hypothesis.log_probability,
-                    tuple(self.tokenizer.target_pieces(hypothesis.pieces)),
-                    hypothesis.piece_log_probabilities,
-                    hypothesis.ended,
-                )
-                for text, hypothesis in zip(texts, hypotheses, strict=True)
-            ),
-        )
+    def _alternatives(
+        self, source: torch.Tensor, lines: list[_Line], options: Options, demands: Demands
+    ) -> list[list[Hypothesis]]:
+        """Different translations of each line, best first."""
+        limits = [line.limit for line in lines]
+        assert options.beam_size is not None
+        beam_size = options.beam_size
+
+        def search(others: Others | None) -> list[list[Hypothesis]]:
+            return self._beam(source, limits, options, self._constraints(lines, demands, others), beam_size)
+
+        def text(pieces: Sequence[int]) -> str:
+            return texts_of(self.tokenizer, [pieces])[0]
+
+        found = alternatives(options.diverse, len(lines), search, text)
+        sources = [line.source.tolist() for line, own in zip(lines, found, strict=True) for _ in own]
+        flat = [one for own in found for one in own]
+        outputs = [[*one.pieces, EOS] if one.ended else list(one.pieces) for one in flat]
+        logs = score_pieces(self.models, sources, outputs, self.config.batch_tokens)
+        again = iter(scored_again(flat, logs, _penalty(options)))
+        return [sorted((next(again) for _ in own), key=lambda one: -one.score) for own in found]
+
+    def _align(self, asked: list[_Line], found: list[tuple[Hypothesis, ...]]) -> list[list[Links]]:
+        sources = [line.source.tolist() for line in asked]
+        outputs = [[list(one.pieces) for one in hypotheses] for hypotheses in found]
+        return align(self.models, self.tokenizer, self.config, sources, outputs)
+
+
+def _penalty(options: Options) -> Penalty:
+    assert options.length_penalty is not None and options.length_normalization is not None
+    return Penalty(options.length_penalty, options.length_normalization)
+
+
+def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:
+    return (phrases,) if isinstance(phrases, str) else tuple(phrases)

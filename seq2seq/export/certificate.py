@@ -170,13 +170,15 @@ def log_probability_errors(
 ) -> Errors:
     """Differences in the log-probability of every piece of our outputs; theirs(sources, outputs) are the others."""
     errors: list[float] = []
+    missing = 0  # outputs of which the export gave other numbers than one a piece
     for batch in batches(outputs.sources):
         sources, ours = [outputs.sources[i] for i in batch], [outputs.ours[i] for i in batch]
         logits, _, _ = our_logits(model, sources, ours)
         own = logits.log_softmax(2, dtype=torch.float32).gather(2, padded(ours)[..., None]).squeeze(2)
-        for row, other in zip(own.tolist(), theirs(sources, ours), strict=True):
+        for row, other, ids in zip(own.tolist(), theirs(sources, ours), ours, strict=True):
             errors.extend(x - y for x, y in zip(row, other, strict=False))
-    return Errors.of(errors)
+            missing += len(other) != len(ids)
+    return Errors.of([*errors, *[math.inf] * missing])
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class Findings:
     def problems(self, bounds: Bounds) -> list[str]:
         """What exceeds its bound, in words; nothing where the export passes."""
         problems = list(self.remarks)
-        wrong = [one for one in self.differences if not one.margin <= bounds.margin]
+        wrong = [one for one in self.differences if not abs(one.margin) <= bounds.margin]
         if wrong:
             where = ", ".join(str(one.sentence) for one in wrong[:5])
             problems.append(

@@ -22,6 +22,7 @@ from seq2seq.decoding.options import (
     check_options,
     in_windows,
 )
+from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.errors import OptionError
 from seq2seq.export.errors import ExportError, need
 from seq2seq.export.folder import CERTIFICATE
@@ -32,7 +33,9 @@ EXPORTS = "exports"
 BATCH_TOKENS = 1200  # padded source tokens times hypotheses; more are slower, as they no longer fit into the cache
 SCORED_TOKENS = 500  # scored at once; more are slower, as their distributions no longer fit into the cache
 CERTIFY_SENTENCES = 50  # enough to see a wrong export; `seq2seq export` takes more
-KNOWN = ("beam_size", "length_penalty", "n_best", "sample", "temperature", "top_k", "top_p", "seed")
+KNOWN = (
+    "beam_size", "length_penalty", "length_normalization", "n_best", "sample", "temperature", "top_k", "top_p", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class CTranslate2Translator:
         *,
         quantization: str = "float32",
         threads: int = 0,
-        length_normalization: Literal["wu", "power"] = "wu",
+        length_normalization: Literal["wu", "power"] | None = None,
         scores: bool = True,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -71,13 +74,14 @@ class CTranslate2Translator:
 
         threads: sentences that are translated at once, each batch by one of them; 0 is one a core.
         length_normalization: what hypotheses are ranked by at the end of beam search, "wu" for the torch engine's
-        ((5 + |y|) / 6)^alpha, "power" for CTranslate2's own |y|^alpha. The search itself always uses the latter.
+        ((5 + |y|) / 6)^alpha, "power" for CTranslate2's own |y|^alpha; None: as the options or the run say. The search
+        itself always uses the latter.
         scores: without them (all 0) the translations are not computed once more to score them piece by piece.
         warn: told of lines that are cut and of exports that are made.
         """
         if threads < 0:
             raise OptionError(f"threads = {threads} must be 0 (one a core) or more")
-        if length_normalization not in ("wu", "power"):
+        if length_normalization not in (None, "wu", "power"):
             raise OptionError(f"length_normalization = {length_normalization!r}: choose wu or power")
         self.run = LightRun.open(Path(run))
         self.tokenizer, self.config = self.run.tokenizer, self.run.config.decoding
@@ -162,7 +166,7 @@ class CTranslate2Translator:
             for hypotheses in found:
                 hypotheses.sort(key=lambda one: -one.total / self._penalty(one.length, options))
                 del hypotheses[options.n_best :]
-        return self._results(lines, sources, found, options)
+        return self._results(lines, start, sources, found, options)
 
     def _encode(self, lines: list[str], start: int) -> list[list[str]]:
         """Source pieces as CTranslate2 wants them, cut where they are too many."""
@@ -173,6 +177,8 @@ class CTranslate2Translator:
         for number, ids in enumerate(encoded, start + 1):
             if len(ids) > longest:
                 self.warn(f"line {number} has {len(ids):,} pieces; it is cut to the first {longest:,} ({field})")
+            if self.tokenizer.says_nothing(ids):
+                self.warn(f"line {number} has nothing in it that the model knows; its translation is a guess")
         return [[self.source_pieces[i] for i in ids[:longest]] for ids in encoded]
 
     def _longest_output(self) -> int:
@@ -252,21 +258,27 @@ class CTranslate2Translator:
 
     def _penalty(self, length: int, options: Options) -> float:
         assert options.length_penalty is not None
-        base = (5 + length) / 6 if self.length_normalization == "wu" else max(length, 1)
+        normalization = self.length_normalization or options.length_normalization
+        base = (5 + length) / 6 if normalization == "wu" else max(length, 1)
         return float(base**options.length_penalty)
 
     def _results(
-        self, lines: list[str], sources: list[list[str]], found: list[list[_Found]], options: Options
+        self, lines: list[str], start: int, sources: list[list[str]], found: list[list[_Found]], options: Options
     ) -> list[TranslationResult]:
         flat = [(i, one) for i, hypotheses in enumerate(found) for one in hypotheses]
-        texts = self.tokenizer.decode([[self.target_ids[piece] for piece in one.pieces] for _, one in flat])
+        # As in the torch engine, a loop is cut in the text, unless the source has one.
+        ends = [None if loop_end(sources[i]) else loop_end(one.pieces) for i, one in flat]
+        shown = [one.pieces[:end] for (_, one), end in zip(flat, ends, strict=True)]
+        texts = self.tokenizer.decode([[self.target_ids[piece] for piece in pieces] for pieces in shown])
         scored = self._score(sources, flat) if self.scores else [()] * len(flat)
         translations: list[list[Translation]] = [[] for _ in lines]
-        for (i, one), text, logs in zip(flat, texts, scored, strict=True):
+        for (i, one), text, end, logs in zip(flat, texts, ends, scored, strict=True):
             total = sum(logs)
-            score = total / self._penalty(one.length, options)
+            score, text = total / self._penalty(one.length, options), text.replace("\n", " ")
+            if end is not None and not translations[i]:
+                self.warn(loop_warning(start + i, end))
             translations[i].append(
-                Translation(text.replace("\n", " "), score, total, tuple(one.pieces), logs, one.ended)
+                Translation(text, score, total, tuple(one.pieces), logs, one.ended, repetition=end is not None)
             )
         empty = Translation("", 0.0, 0.0, (), (), True)
         return [

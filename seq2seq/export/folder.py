@@ -46,7 +46,11 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         if path.exists():
             replaced = temporary.with_suffix(".old")
             os.replace(path, replaced)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(replaced, path)
+                raise
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             os.replace(temporary, path)

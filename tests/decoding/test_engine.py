@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from seq2seq.config import ModelConfig
 from seq2seq.decoding.beam import beam_search, greedy_search
 from seq2seq.decoding.engine import PANEL, Engine, scorer_for
+from seq2seq.decoding.sampling import sample
 from seq2seq.decoding.scorer import Scorer, TransformerScorer
 from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
@@ -98,7 +99,7 @@ def test_in_bfloat16_predictions_stay_close(name: str, source: torch.Tensor) -> 
     assert 0.0 < error < 0.5
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 50, VOCABULARY])
+@pytest.mark.parametrize("count", [1, 2, 5, 64, 65, VOCABULARY])
 def test_the_best_pieces_are_those_with_the_highest_probabilities(count: int, source: torch.Tensor) -> None:
     predictions = Engine(build("pre-norm")).start(source).step(torch.full((len(source),), BOS))
     values, ids = predictions.best(count)
@@ -120,6 +121,10 @@ def test_a_model_that_has_no_probabilities_is_an_error(source: torch.Tensor) -> 
     model.decoder_layers[0].feed_forward.in_weight[0, 0] = float("nan")
     with pytest.raises(ArithmeticError, match="weights"):
         greedy_search(model, source, [5] * len(source))
+    with pytest.raises(ArithmeticError, match="weights"):
+        sample(model, source, [5] * len(source), seeds=range(len(source)))
+    with pytest.raises(ArithmeticError, match="weights"):
+        sample(model, source, [5] * len(source), seeds=range(len(source)), top_k=5)
     with pytest.raises(ArithmeticError, match="weights"):
         beam_search(model, source, [5] * len(source), beam_size=3, length_penalty=0.6)
 
@@ -167,3 +172,39 @@ def test_products_of_any_size_are_right(rows: int, outputs: int, inputs: int, ha
     expected = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     torch.testing.assert_close(out[:rows].double(), expected, rtol=1e-5, atol=1e-5 * inputs**0.5 * 4)
     assert (out[rows] == 7.0).all()
+
+
+def test_sources_and_pieces_of_any_integer_type_are_read(source: torch.Tensor) -> None:
+    engine = Engine(build("pre-norm"))
+    expected, given_ = engine.start(source), engine.start(source.to(torch.int32))
+    pieces = torch.full((len(source),), BOS)
+    assert torch.equal(expected.step(pieces).all(), given_.step(pieces.to(torch.int32)).all())
+
+
+@pytest.mark.parametrize("name", ["post-norm", "learned positions"])
+def test_later_changes_of_the_weights_do_not_reach_it(name: str, source: torch.Tensor) -> None:
+    model, pieces = build(name), torch.full((len(source),), BOS)
+    engine = Engine(model)
+    before = engine.start(source).step(pieces).all()
+    for parameter in model.parameters():
+        parameter.zero_()
+    assert torch.equal(engine.start(source).step(pieces).all(), before)
+
+
+def test_a_step_beyond_learned_positions_says_so(source: torch.Tensor) -> None:
+    model = build("learned positions")
+    with pytest.raises(ValueError, match=r"model\.max_positions = 80"):
+        greedy_search(model.eval(), source, [200] * len(source))
+
+
+def test_what_nobody_looks_back_on_is_freed(source: torch.Tensor) -> None:
+    engine = Engine(build("pre-norm"))
+    many = source.repeat(20, 1)
+    decoding, alone = engine.start(many), engine.start(source[:1])
+    for step in range(6):
+        decoding.step(torch.full((len(many),), 10 + step))
+        alone.step(torch.full((1,), 10 + step))
+    decoding.select(torch.tensor([0]), torch.tensor([0]))
+    assert all(kept.shape[1] == 1 for kept in decoding.kept)
+    pieces = torch.full((1,), 20)
+    assert torch.equal(decoding.step(pieces).all(), alone.step(pieces).all())

@@ -106,8 +106,8 @@ def test_long_lines_are_cut_with_a_warning(make_run: Any) -> None:
     engine = CTranslate2Translator(make_run(), threads=1, warn=warnings.append)
     warnings.clear()
     engine.translate(["the cat", "cat " * 100])
-    assert len(warnings) == 1 and warnings[0].startswith("line 2 has ")
-    assert "cut to the first 60 (decoding.max_source_length)" in warnings[0]
+    [cut] = [warning for warning in warnings if "loop" not in warning]  # this model runs into one
+    assert cut.startswith("line 2 has ") and "cut to the first 60 (decoding.max_source_length)" in cut
 
 
 def test_lines_before_a_damaged_one_are_translated(make_run: Any) -> None:
@@ -143,17 +143,22 @@ def test_options_out_of_range_and_options_that_it_lacks_are_refused(make_run: An
 
 def test_the_export_is_made_once_and_again_when_the_model_changes(make_run: Any) -> None:
     told: list[str] = []
+
+    def warn(text: str) -> None:
+        if "loop" not in text:  # these models run into some
+            told.append(text)
+
     run = make_run(seed=1)
-    first = CTranslate2Translator(run, threads=1, warn=told.append).translate(LINES, beam_size=1)
+    first = CTranslate2Translator(run, threads=1, warn=warn).translate(LINES, beam_size=1)
     model = run / "exports" / "ctranslate2-float32" / "model.bin"
     made = model.stat().st_mtime_ns
-    CTranslate2Translator(run, threads=1, warn=told.append)
+    CTranslate2Translator(run, threads=1, warn=warn)
     assert len(told) == 1 and model.stat().st_mtime_ns == made
 
     other = Run.open(make_run(name="other", seed=2)).load_model()
     opened = Run.open(run)
     opened.write_model(dict(other.state_dict()), opened.info())
-    second = CTranslate2Translator(run, threads=1, warn=told.append).translate(LINES, beam_size=1)
+    second = CTranslate2Translator(run, threads=1, warn=warn).translate(LINES, beam_size=1)
     assert len(told) == 2 and texts(first) != texts(second)
     assert texts(second) == texts(Translator(run).translate(LINES, beam_size=1))
 
@@ -226,9 +231,10 @@ def test_translating_with_an_export_imports_no_torch(make_run: Any) -> None:
         "import sys; from seq2seq.cli import main\n"
         f"sys.argv = ['seq2seq', 'translate', {str(run)!r}, '--engine', 'ctranslate2', '--threads', '1']\n"
         "main()\n"
-        "print(*[name for name in ('torch', 'transformers', 'safetensors') if name in sys.modules], file=sys.stderr)"
+        "print('heavy:', *[name for name in ('torch', 'transformers', 'safetensors') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input="the cat\n", capture_output=True, text=True, env={**os.environ}, timeout=120
     )
-    assert done.returncode == 0 and done.stdout.strip() and done.stderr.split() == []
+    translation, imported = done.stdout.splitlines()
+    assert done.returncode == 0 and translation and imported == "heavy:"

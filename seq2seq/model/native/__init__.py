@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 3  # of the functions' signatures, as kernels.c says it
+VERSION = 4  # of the functions' signatures, as kernels.c says it
 
 _enabled: ContextVar[bool] = ContextVar("native_kernels_enabled", default=True)
 
@@ -101,13 +101,14 @@ def usable_ids(ids: Tensor) -> bool:
 
 def check_ids(ids: Tensor, size: int) -> None:
     """Raises IndexError for an index below 0 or not below `size`; a kernel would read or write anywhere."""
+    assert usable_ids(ids), "kernels read int64, one after the other"
     if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size):
         raise IndexError(f"ids from {int(ids.min())} to {int(ids.max())} for a table of {size}")
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Within it, and in this thread, everything runs in torch."""
+    """Within it, and in this thread, everything runs in torch but for decoders that were prepared before."""
     token = _enabled.set(False)
     try:
         yield

@@ -30,7 +30,7 @@
 #define SIMD PRAGMA(omp simd)
 #define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
 
-EXPORT int64_t kernels_version(void) { return 3; }
+EXPORT int64_t kernels_version(void) { return 4; }
 
 INLINE float load_f32(float value) { return value; }
 INLINE float store_f32(float value) { return value; }

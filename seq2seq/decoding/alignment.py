@@ -1,0 +1,180 @@
+"""Which source word a translated word comes from, read off the decoder's attention to the source.
+
+The translation goes through the model once more, all at once. Where the decoder predicts a piece, one layer's attention
+over the source pieces (one head, or the mean of them all) says what it looks at; the source piece with the most
+weight is aligned with it, end-of-sentence left aside. Words are aligned where any of their pieces are (Zenkel et al.
+2019, arXiv 1901.11359). The layer before the last and the mean of its heads is what Garg et al. 2019 (arXiv 1909.02074)
+found best without training for it; `choose_alignment_head` looks for a better one.
+
+Shapes: B sentences, T target and S source pieces with end-of-sentence, H heads, L decoder layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seq2seq.config import DecodingConfig
+from seq2seq.errors import OptionError
+from seq2seq.model.attention import AttentionWeights
+from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
+from seq2seq.run import Run
+from seq2seq.text.tokenizer import Tokenizer
+
+Links = tuple[tuple[int, int], ...]  # (source word, target word), from 0
+MEAN = -1  # of all heads
+BATCH = 32
+
+
+@torch.inference_mode()
+def attention_to_source(
+    model: Transformer, sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """Attention where each piece is predicted: a float32 tensor [L, H, T, S] for every sentence.
+
+    sources: pieces, without end-of-sentence. outputs: pieces, as they were generated. T is the output's length with
+    end-of-sentence, S the source's; one less for an output that is as long as the model's learned positions are many.
+    """
+    seen = AttentionWeights()
+    device = model.target_embedding.device
+    source = _padded([[*pieces, EOS] for pieces in sources]).to(device)
+    most = model.config.max_positions if model.config.positions == "learned" else None
+    target = _padded([[BOS, *pieces][:most] for pieces in outputs]).to(device)
+    model.decoder_states(target, *model.encode(source), attention=seen)
+    weights = torch.stack(seen.cross, dim=1).float()  # [B, L, H, T, S]
+    sizes = zip(outputs, sources, strict=True)
+    return [weights[row, :, :, : len(output) + 1, : len(pieces) + 1] for row, (output, pieces) in enumerate(sizes)]
+
+
+def align_pieces(weights: Tensor) -> list[int]:
+    """Source piece of every target piece, without the source's end-of-sentence: weights [T, S] -> T numbers."""
+    if weights.shape[1] < 2:
+        return []
+    return [int(i) for i in weights[:, :-1].argmax(1)]
+
+
+def words_of(pieces: Sequence[str]) -> list[int | None]:
+    """Which word, from 0, each piece belongs to; None for one that holds spaces only. Words stand between spaces."""
+    words: list[int | None] = []
+    word, inside = -1, False
+    for piece in pieces:
+        own = None
+        for character in piece:
+            if character == "▁" or character.isspace():
+                inside = False
+            else:
+                word, inside = (word, True) if inside else (word + 1, True)
+                own = word
+        words.append(own)
+    return words
+
+
+def align_words(weights: Tensor, source_pieces: Sequence[str], target_pieces: Sequence[str]) -> Links:
+    """Sorted links of words, given weights [T, S] and the pieces as text, without end-of-sentence."""
+    source_words, target_words = words_of(source_pieces), words_of(target_pieces)
+    links = set()
+    for target, source in enumerate(align_pieces(weights)[: len(target_words)]):
+        pair = source_words[source], target_words[target]
+        if pair[0] is not None and pair[1] is not None:
+            links.add((pair[0], pair[1]))
+    return tuple(sorted(links))
+
+
+def choose(weights: Tensor, config: DecodingConfig) -> Tensor:
+    """The configured layer and head, or mean of heads, of weights [L, H, T, S]: [T, S]."""
+    layer = config.alignment_layer
+    of_layer = weights[max(0, len(weights) - 2) if layer is None else layer]
+    return of_layer.mean(0) if config.alignment_head == MEAN else of_layer[config.alignment_head]
+
+
+def check_heads(models: Sequence[Transformer], config: DecodingConfig) -> None:
+    """Raises OptionError where a model has no such layer or head as is configured for alignments."""
+    for model in models:
+        layers, heads = model.config.num_decoder_layers, model.config.num_heads
+        if config.alignment_layer is not None and config.alignment_layer >= layers:
+            raise OptionError(
+                f"decoding.alignment_layer = {config.alignment_layer}: a model has {layers} decoder layers, from 0"
+            )
+        if config.alignment_head >= heads:
+            raise OptionError(f"decoding.alignment_head = {config.alignment_head}: a model has {heads} heads, from 0")
+
+
+def align(
+    models: Sequence[Transformer],
+    tokenizer: Tokenizer,
+    config: DecodingConfig,
+    sources: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[Sequence[int]]],
+) -> list[list[Links]]:
+    """Links for the outputs of each source, all in pieces; of several models, by their mean attention."""
+    links: list[list[Links]] = [[() for _ in of_one] for of_one in outputs]
+    flat = [(i, j) for i, of_one in enumerate(outputs) for j in range(len(of_one))]
+    flat.sort(key=lambda place: len(sources[place[0]]) + len(outputs[place[0]][place[1]]))
+    for start in range(0, len(flat), BATCH):
+        batch = flat[start : start + BATCH]
+        pairs = [sources[i] for i, _ in batch], [outputs[i][j] for i, j in batch]
+        chosen = [[choose(weights, config) for weights in attention_to_source(model, *pairs)] for model in models]
+        for (i, j), *weights in zip(batch, *chosen, strict=True):
+            texts = tokenizer.source_pieces(sources[i]), tokenizer.target_pieces(outputs[i][j])
+            links[i][j] = align_words(torch.stack(weights).mean(0), *texts)
+    return links
+
+
+@dataclass(frozen=True)
+class AlignmentHead:
+    """A choice for `[decoding]`: alignment_layer and alignment_head. information: see `choose_alignment_head`."""
+
+    layer: int
+    head: int
+    information: float
+
+
+@torch.inference_mode()
+def choose_alignment_head(run: str | Path | Run, sources: Sequence[str], targets: Sequence[str]) -> list[AlignmentHead]:
+    """All layers and heads (-1: their mean), the best for aligning first, judged on sentences and their translations.
+
+    Judged by the information, in nats a sentence, that a target position has about the source position it looks at: the
+    entropy of the sentence's mean attention, less the mean entropy of its positions. It is high where every position
+    looks at few pieces and different positions at different ones; a head that always looks at one place, such as the
+    end of the sentence, has none, and so has one that looks everywhere. It needs no alignments by people. Raises
+    ValueError where there are no sentences, or not as many of each.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    model, tokenizer = run.load_model(), run.tokenizer()
+    if not sources or len(sources) != len(targets):
+        raise ValueError(f"{len(sources)} sources and {len(targets)} targets: give one or more, as many of each")
+    longest = run.config().data.max_source_length
+    pairs = zip(tokenizer.encode_source(list(sources)), tokenizer.encode_target(list(targets)), strict=True)
+    kept = [(source, target) for source, target in pairs if 0 < len(source) <= longest and 0 < len(target) <= longest]
+    total = torch.zeros(model.config.num_decoder_layers, model.config.num_heads + 1, dtype=torch.float64)
+    for start in range(0, len(kept), BATCH):
+        batch = kept[start : start + BATCH]
+        for weights in attention_to_source(model, [source for source, _ in batch], [target for _, target in batch]):
+            total += information(torch.cat([weights, weights.mean(1, keepdim=True)], dim=1))
+    found = [
+        AlignmentHead(layer, MEAN if head == model.config.num_heads else head, float(value) / max(1, len(kept)))
+        for layer, row in enumerate(total)
+        for head, value in enumerate(row)
+    ]
+    return sorted(found, key=lambda one: -one.information)
+
+
+def information(weights: Tensor) -> Tensor:
+    """Mutual information of target and source position, in nats: [L, H, T, S] -> [L, H], from 0 to log min(T, S)."""
+    weights = weights.double()
+    return _entropy(weights.mean(2)) - _entropy(weights).mean(2)
+
+
+def _entropy(weights: Tensor) -> Tensor:
+    entropies: Tensor = torch.special.entr(weights).sum(-1)
+    return entropies
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """[B, longest], padded at the end."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])

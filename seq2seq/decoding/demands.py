@@ -1,0 +1,106 @@
+"""What options ask of outputs, from text to pieces: prefixes, phrases, lengths; and whether an output has it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from seq2seq.decoding.constraints import Apart, Constraint, Constraints, MinLength, NoRepeat, prefixes
+from seq2seq.decoding.options import Options
+from seq2seq.decoding.phrases import Banned, piece_texts
+from seq2seq.decoding.required import Required
+from seq2seq.errors import SearchOptionError
+from seq2seq.text.tokenizer import EOS, UNK, Tokenizer
+
+
+class Demands:
+    """The constraints of checked options; `any` says whether there are some apart from prefixes."""
+
+    def __init__(self, options: Options, tokenizer: Tokenizer, device: torch.device) -> None:
+        """Raises OptionError for phrases that the vocabulary cannot write."""
+        self.options, self.tokenizer, self.device = options, tokenizer, device
+        self.texts = piece_texts(tokenizer) if options.ban or options.prefix else []
+        self.banned = Banned(options.ban, self.texts) if options.ban else None
+        self.required: Required | None = None
+        if options.require:
+            phrases = tokenizer.encode_target([" ".join(phrase.split()) for phrase in options.require])
+            for phrase, pieces in zip(options.require, phrases, strict=True):
+                if UNK in pieces or not pieces:
+                    raise SearchOptionError(
+                        "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
+                    )
+            self.required = Required(phrases)
+        masks: list[Constraint] = []
+        if options.min_length:
+            masks.append(MinLength(options.min_length))
+        if options.no_repeat_ngram:
+            masks.append(NoRepeat(options.no_repeat_ngram))
+        if self.banned is not None:
+            masks.append(self.banned)
+        self.masks = tuple(masks)
+        self.any = bool(masks or self.required)
+
+    def prefix_pieces(self, prefix: str, name: str = "prefix") -> list[int]:
+        """The pieces of a forced beginning. Raises OptionError where the vocabulary cannot write it."""
+        [pieces] = self.tokenizer.encode_target([prefix])
+        if UNK in pieces:
+            raise SearchOptionError("{prefix}: the model's vocabulary cannot write it: change it", prefix=prefix)
+        if self.options.max_length is not None and len(pieces) > self.options.max_length:
+            raise SearchOptionError(
+                f"{{prefix}} has {len(pieces)} pieces, more than {{max_length}}: raise {{max_length.name}}",
+                prefix=prefix, max_length=self.options.max_length,
+            )  # fmt: skip
+        return pieces
+
+    def constraints(
+        self,
+        forced: Sequence[Sequence[int]],
+        new_word: Sequence[bool],
+        others: Sequence[Sequence[Sequence[int]]] | None = None,
+    ) -> Constraints | None:
+        """For a batch, or None where nothing is asked for.
+
+        forced: the pieces of each sentence's prefix; new_word: whether a new word begins after it. others: outputs of
+        each sentence that another one is to differ from.
+        """
+        masks = self.masks
+        if others is not None:
+            masks = (*masks, self._apart(others))
+        prefix = None
+        if any(forced):
+            prefix = prefixes(forced, new_word, self._word_starts())
+        if not masks and prefix is None and self.required is None:
+            return None
+        return Constraints(masks, prefix, self.required)
+
+    def _apart(self, others: Sequence[Sequence[Sequence[int]]]) -> Apart:
+        most = max(len(outputs) for outputs in others)
+        longest = max((len(one) for outputs in others for one in outputs), default=0)
+        # A sentence with fewer outputs than another is filled up with one of a length that none has.
+        padded = torch.full((len(others), most, longest + 1), -1, dtype=torch.int64)
+        for row, outputs in zip(padded, others, strict=True):
+            row[len(outputs) :, 0] = EOS
+            for line, one in zip(row, outputs, strict=False):
+                line[: len(one)] = torch.tensor(one, dtype=torch.int64)
+        return Apart(padded.to(self.device), self.options.diversity_penalty)
+
+    def _word_starts(self) -> torch.Tensor:
+        """[V]: pieces that begin with a space, and end-of-sentence."""
+        pieces = self.tokenizer.target_pieces(range(self.tokenizer.target_vocab_size))
+        starts = torch.tensor([piece.startswith("▁") for piece in pieces])
+        starts[EOS] = True
+        return starts.to(self.device)
+
+    def satisfied(self, pieces: Sequence[int], text: str) -> bool:
+        """Whether an output is as asked for. A prefix is always there, and may stand in the way of the rest."""
+        options = self.options
+        if len(pieces) < options.min_length:
+            return False
+        if self.required is not None and len(self.required.met(pieces)) < len(self.required.phrases):
+            return False
+        if self.banned is not None and self.banned.found_in(text):
+            return False
+        n = options.no_repeat_ngram
+        grams = [tuple(pieces[i : i + n]) for i in range(len(pieces) - n + 1)] if n else []
+        return len(grams) == len(set(grams))

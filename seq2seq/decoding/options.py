@@ -1,0 +1,211 @@
+"""How to translate lines, and what comes of it: the face that every engine has. Imports neither torch nor the model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+from seq2seq.config import DecodingConfig
+from seq2seq.errors import SearchOptionError, UserError
+
+STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
+STREAM_CHARACTERS = 8_000_000  # and no more than so many characters, by a line
+
+Normalization = Literal["wu", "power"]
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to search. `None` takes the run's own `[decoding]` value.
+
+    length_normalization: what log-probabilities are divided by, "wu" ((5 + |y|) / 6)^length_penalty (the paper's) or
+    "power" |y|^length_penalty. n_best: hypotheses a line, at most beam_size; with sampling, independent draws.
+
+    sample: draw instead of searching, as a function of (seed, line number); temperature, top_k (0: all), top_p and seed
+    belong to sampling.
+
+    min_length, max_length: pieces of an output, without end-of-sentence; at the maximum it is cut. prefix: every output
+    begins with it. ban: phrases that no output has as whole words. require: phrases whose pieces every output has.
+    no_repeat_ngram: no n pieces in a row come twice; 0 is off. diverse: so many different translations a line, each
+    kept away from those before it by diversity_penalty; 0 is off. alignments: of words, from attention.
+    """
+
+    beam_size: int | None = None
+    length_penalty: float | None = None
+    n_best: int = 1
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 1
+    length_normalization: Normalization | None = None
+    min_length: int = 0
+    max_length: int | None = None
+    prefix: str = ""
+    ban: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    no_repeat_ngram: int = 0
+    diverse: int = 0
+    diversity_penalty: float = 0.5
+    alignments: bool = False
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis as text. pieces: as SentencePiece writes them, `▁` for a space, without end-of-sentence.
+
+    satisfied: it has what was asked for: the minimum length, the required phrases, no banned one, no repeated n-gram.
+    repetition: it ran into a loop, and its text is cut after six rounds; pieces and scores are of all that was found.
+    alignment: (word of the source line, word of the text) pairs, counted from 0, where they were asked for.
+    """
+
+    text: str
+    score: float
+    log_probability: float
+    pieces: tuple[str, ...]
+    piece_log_probabilities: tuple[float, ...]
+    ended: bool
+    satisfied: bool = True
+    repetition: bool = False
+    alignment: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class TranslationResult:
+    """The hypotheses for one line, best first. An empty line has one, which is empty."""
+
+    source: str
+    hypotheses: tuple[Translation, ...]
+
+    @property
+    def text(self) -> str:
+        """The best translation."""
+        return self.hypotheses[0].text
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model thinks of a given translation.
+
+    log_probability: of all pieces and end-of-sentence; score: over the length penalty. pieces: of the target, as
+    SentencePiece writes them; piece_log_probabilities: one a piece, then end-of-sentence's. complete: nothing was cut.
+    Where both sides are empty there is nothing to say, and all are 0 or empty.
+    """
+
+    source: str
+    target: str
+    log_probability: float
+    score: float
+    pieces: tuple[str, ...]
+    piece_log_probabilities: tuple[float, ...]
+    complete: bool = True
+
+
+def check_options(options: Options, config: DecodingConfig) -> Options:
+    """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
+    _check_sampling(options)
+    _check_constraints(options)
+    beam_size = config.beam_size if options.beam_size is None else options.beam_size
+    alpha = config.length_penalty if options.length_penalty is None else options.length_penalty
+    normalization = options.length_normalization or config.length_normalization
+    if options.n_best < 1:
+        raise SearchOptionError("{n_best} must be at least 1", n_best=options.n_best)
+    if not 1 <= beam_size <= 1000:
+        raise SearchOptionError("{beam_size} must be from 1 to 1000", beam_size=beam_size)
+    if not options.sample and options.n_best > beam_size:
+        raise SearchOptionError(
+            "{n_best} is more than {beam_size}: raise {beam_size.name}", n_best=options.n_best, beam_size=beam_size
+        )
+    if not 0 <= alpha <= 10:
+        raise SearchOptionError("{length_penalty} must be from 0 to 10", length_penalty=alpha)
+    if normalization not in ("wu", "power"):
+        raise SearchOptionError("{length_normalization}: choose wu or power", length_normalization=normalization)
+    return replace(options, beam_size=beam_size, length_penalty=alpha, length_normalization=normalization)
+
+
+def _check_sampling(options: Options) -> None:
+    """What belongs to sampling, and what does not."""
+    if not 0 < options.temperature < math.inf:
+        raise SearchOptionError("{temperature} must be above 0", temperature=options.temperature)
+    if options.top_k < 0:
+        raise SearchOptionError("{top_k} must be 0 (all pieces) or more", top_k=options.top_k)
+    if not 0 < options.top_p <= 1:
+        raise SearchOptionError("{top_p} must be above 0 and at most 1", top_p=options.top_p)
+    if not 0 <= options.seed < 2**63:
+        raise SearchOptionError("{seed} must be from 0 to 2^63 - 1", seed=options.seed)
+    if not options.sample:
+        for name in ("temperature", "top_k", "top_p", "seed"):
+            if (value := getattr(options, name)) != getattr(Options, name):
+                raise SearchOptionError(
+                    f"{{{name}}} changes what is drawn, and nothing is: add {{sample.name}}",
+                    **{name: value, "sample": True},
+                )
+        return
+    for name in ("beam_size", "require", "diverse"):
+        if (value := getattr(options, name)) != getattr(Options, name):
+            raise SearchOptionError(
+                f"{{{name}}} belongs to a search, and {{sample.name}} draws: choose one of them",
+                **{name: value, "sample": True},
+            )
+
+
+def _check_constraints(options: Options) -> None:
+    """Lengths, phrases and alternatives."""
+    if options.min_length < 0:
+        raise SearchOptionError("{min_length} must be 0 or more", min_length=options.min_length)
+    if options.max_length is not None and options.max_length < max(1, options.min_length):
+        least = "{min_length}" if options.min_length > 1 else "1"
+        raise SearchOptionError(
+            "{max_length} must be at least " + least, max_length=options.max_length, min_length=options.min_length
+        )
+    if options.no_repeat_ngram < 0:
+        raise SearchOptionError("{no_repeat_ngram} must be 0 (off) or more", no_repeat_ngram=options.no_repeat_ngram)
+    for name, phrases in (("ban", options.ban), ("require", options.require)):
+        if any(not phrase.strip() for phrase in phrases):
+            raise SearchOptionError(f"{{{name}.name}}: a phrase is empty", **{name: phrases})
+    if options.diverse < 0 or options.diverse == 1:
+        raise SearchOptionError("{diverse} must be 2 or more (0: off)", diverse=options.diverse)
+    if options.diverse and options.n_best != 1:
+        raise SearchOptionError(
+            "{n_best} and {diverse} both say how many translations a line has: choose one of them",
+            n_best=options.n_best, diverse=options.diverse,
+        )  # fmt: skip
+    if not 0 <= options.diversity_penalty < math.inf:
+        raise SearchOptionError("{diversity_penalty} must be 0 or more", diversity_penalty=options.diversity_penalty)
+
+
+def in_windows(items: Iterable[Item], work: Callable[[list[Item], int], Iterable[Found]]) -> Iterator[Found]:
+    """Works on lines, or pairs of them, as they come, a few thousand at a time: work(items, number of the first).
+
+    What was read before an item that cannot be read is worked on first.
+    """
+    numbered = iter(items)
+    start = 0
+    failure: UserError | None = None
+    while failure is None:
+        window: list[Item] = []
+        try:
+            window.extend(_next_window(numbered))
+        except UserError as error:
+            failure = error
+        if not window:
+            break
+        yield from work(window, start)
+        start += len(window)
+    if failure is not None:
+        raise failure
+
+
+def _next_window(items: Iterator[Item]) -> Iterator[Item]:
+    """The next STREAM_LINES items, fewer where they are long: a window of lines of a megabyte would be gigabytes."""
+    characters = 0
+    for item in itertools.islice(items, STREAM_LINES):
+        yield item
+        characters += sum(map(len, item)) if isinstance(item, tuple) else len(str(item))
+        if characters > STREAM_CHARACTERS:
+            return

@@ -1,0 +1,119 @@
+"""Banned phrases: whatever pieces they would be written with, they do not come out as whole words.
+
+A piece is ruled out where the text would come to end with a banned phrase, or would have one with no letter or digit
+on either side of it. So "cat" rules out "▁cat", "▁ca" + "t", and "cat" after "(", but neither "▁cats" nor "▁concat". A
+longer word whose pieces begin with the whole phrase ("▁cat" + "ches") is ruled out with it: when its first piece comes
+nobody knows yet whether the word goes on. In return there is always a way out, and no phrase is left at the end.
+
+Everything is compared in bytes, since pieces may be single bytes; upper and lower case differ; spaces are one space.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seq2seq.text.tokenizer import EOS, Tokenizer
+
+SPACE = b" "
+LONGEST_CHARACTER = 4  # bytes in UTF-8
+
+
+class Banned:
+    """Rules out pieces that would complete a phrase (a `constraints.Constraint`)."""
+
+    def __init__(self, phrases: Sequence[str], pieces: Sequence[bytes]) -> None:
+        """pieces: the text that each id of the vocabulary stands for, spaces included."""
+        self.phrases = sorted({SPACE.join(phrase.encode().split()) for phrase in phrases} - {b""})
+        self.pieces = [re.sub(b" +", SPACE, piece) for piece in pieces]
+        self.longest = max(map(len, self.phrases), default=0)
+        self.begun: dict[bytes, set[bytes]] = {}  # a beginning of phrases -> what remains of them
+        for phrase in self.phrases:
+            for count in range(len(phrase)):
+                self.begun.setdefault(phrase[:count], set()).add(phrase[count:])
+        # A phrase inside of a piece, behind its first character, is there whatever comes before.
+        self.always = [i for i, piece in enumerate(self.pieces) if any(self._inside(piece, p) for p in self.phrases)]
+        self._completing: dict[bytes, list[int]] = {}
+
+    @staticmethod
+    def _inside(piece: bytes, phrase: bytes) -> bool:
+        if phrase not in piece:
+            return False
+        places = range(1, len(piece) - len(phrase) + 1)
+        return any(
+            piece.startswith(phrase, at) and _apart(piece[:at], phrase) and _apart(phrase, piece[at + len(phrase) :])
+            for at in places
+        )
+
+    def _ids(self, begun: bytes) -> list[int]:
+        """Pieces that complete a phrase whose beginning is there."""
+        if begun not in self._completing:
+            remaining = self.begun[begun]
+            found = []
+            for i, piece in enumerate(self.pieces):
+                written = piece.lstrip(SPACE) if begun.endswith(SPACE) else piece
+                if any(written.startswith(rest) and _apart(begun + rest, written[len(rest) :]) for rest in remaining):
+                    found.append(i)
+            self._completing[begun] = found
+        return self._completing[begun]
+
+    def ruled_out(self, history: Sequence[int]) -> list[int]:
+        """What may not follow these pieces."""
+        tail = b""
+        for piece in reversed(history):
+            tail = self.pieces[piece] + tail
+            if len(tail) > self.longest + LONGEST_CHARACTER:
+                break
+        tail = re.sub(b" +", SPACE, SPACE + tail)  # the beginning of a sentence is a boundary, as a space is
+        found = list(self.always)
+        for count in range(min(self.longest, len(tail)) + 1):
+            begun = tail[len(tail) - count :]
+            if begun in self.begun:
+                first = next(iter(self.begun[begun]))
+                if _apart(tail[: len(tail) - count], begun + first):
+                    found += self._ids(begun)
+        return found
+
+    def mask(self, values: Tensor, histories: Tensor, sentences: Tensor) -> None:
+        """values [R, V], in place; histories [R, t]."""
+        for row, history in enumerate(histories.tolist()):
+            if out := self.ruled_out(history):
+                values[row, torch.tensor(out, device=values.device)] = -math.inf
+
+    def found_in(self, text: str) -> bool:
+        """Whether a text has a banned phrase as whole words."""
+        line = SPACE.join(text.encode("utf-8", "replace").split())
+        return any(
+            _apart(line[:at], phrase) and _apart(phrase, line[at + len(phrase) :])
+            for phrase in self.phrases
+            for at in range(len(line) - len(phrase) + 1)
+            if line.startswith(phrase, at)
+        )
+
+
+def _apart(before: bytes, after: bytes) -> bool:
+    """Whether a word may end between two texts: anywhere but between two letters or digits."""
+    return not (_is_word(before[-LONGEST_CHARACTER:], -1) and _is_word(after[:LONGEST_CHARACTER], 0))
+
+
+def _is_word(text: bytes, which: int) -> bool:
+    characters = text.decode("utf-8", "replace")  # half of a character comes out as a mark, which is no letter
+    return bool(characters) and (characters[which].isalnum() or characters[which] == "_")
+
+
+def piece_texts(tokenizer: Tokenizer) -> list[bytes]:
+    """What each piece of the target vocabulary is written as, with its spaces; nothing for special pieces."""
+    processor = tokenizer.target
+    texts = []
+    for i, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_vocab_size))):
+        if processor.is_byte(i):
+            texts.append(bytes([int(piece[3:5], 16)]))
+        elif i <= EOS or processor.is_control(i):
+            texts.append(b"")
+        else:
+            texts.append(piece.replace("▁", " ").encode())
+    return texts

@@ -1,0 +1,87 @@
+"""Phrases that every output must have: beam search with banks (Post and Vilar 2018, "dynamic beam allocation").
+
+A hypothesis is in the bank of as many pieces of required phrases as it has: all of those it has completed, and the
+longest beginning of another that it ends with. At every step the places of the beam go round the banks, the fullest
+first, to the best hypothesis of each, then to the second best of each, and so on; beside the most probable pieces,
+every piece of a required phrase is a candidate. A sentence can end in the fullest bank only.
+
+So some hypothesis always works its way through the phrases, whatever the model thinks of them, as long as the maximum
+length leaves room. With few places next to the number of banks, phrases come early and translations suffer: a beam
+of the phrases' pieces plus one, or more, serves well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seq2seq.decoding.scorer import Predictions
+from seq2seq.model.transformer import EOS
+
+
+class Required:
+    """phrases: the pieces of each; they may overlap in an output."""
+
+    def __init__(self, phrases: Sequence[Sequence[int]]) -> None:
+        self.phrases = [list(phrase) for phrase in dict.fromkeys(map(tuple, phrases))]
+        self.pieces = sorted({piece for phrase in self.phrases for piece in phrase})
+        self.longest = max(map(len, self.phrases))
+        self.total = sum(map(len, self.phrases))
+
+    def met(self, pieces: Sequence[int]) -> frozenset[int]:
+        """Which phrases a list of pieces has."""
+        return frozenset(
+            number
+            for number, phrase in enumerate(self.phrases)
+            if any(list(pieces[i : i + len(phrase)]) == phrase for i in range(len(pieces) - len(phrase) + 1))
+        )
+
+    def bank(self, met: frozenset[int], tail: Sequence[int]) -> int:
+        """The bank of a hypothesis that has some phrases and ends with `tail`."""
+        begun = 0
+        for number, phrase in enumerate(self.phrases):
+            if number not in met:
+                longest = min(len(phrase) - 1, len(tail))
+                begun = max(begun, next((n for n in range(longest, 0, -1) if list(tail[-n:]) == phrase[:n]), 0))
+        return sum(len(self.phrases[number]) for number in met) + begun
+
+    def mask(self, values: Tensor, histories: Tensor) -> None:
+        """No end of sentence [R, V] before all phrases are there."""
+        unmet = [len(self.met(history)) < len(self.phrases) for history in histories.tolist()]
+        values[torch.tensor(unmet, device=values.device), EOS] = -math.inf
+
+    def best(self, predictions: Predictions, histories: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates: the most probable `count` and all pieces of phrases.
+
+        Returns log-probabilities (-inf for those that are there already), ids and banks, [R, count + E] each.
+        """
+        log_probabilities, ids = predictions.best(count)
+        wanted = torch.tensor(self.pieces, device=ids.device).expand(len(ids), -1)  # [R, E]
+        known = (ids[:, :, None] == wanted[:, None]).any(1)
+        more = predictions.all().gather(1, wanted).masked_fill(known, -math.inf)
+        ids, log_probabilities = torch.cat([ids, wanted], dim=1), torch.cat([log_probabilities, more], dim=1)
+        banks = torch.zeros_like(ids)
+        for row, history in enumerate(histories.tolist()):
+            met, tail = self.met(history), history[-self.longest :]
+            banks[row] = sum(len(self.phrases[number]) for number in met)
+            for piece in self.pieces:
+                after = [*tail, piece]
+                banks[row, ids[row] == piece] = self.bank(met | self.met(after[-self.longest :]), after)
+        return log_probabilities, ids, banks
+
+
+def round_the_banks(totals: Tensor, banks: Tensor) -> Tensor:
+    """An order [B, n] of candidates with log-probabilities and banks [B, n]: the best of each bank, the second, ..."""
+    by_total = totals.sort(dim=1, descending=True, stable=True)
+    values, ordered = by_total.values, banks.gather(1, by_total.indices)
+    most = int(banks.max()) + 1
+    round_ = torch.zeros_like(ordered)
+    for bank in range(most):
+        inside = ordered == bank
+        round_ = torch.where(inside, inside.cumsum(1) - 1, round_)
+    keys = round_ * most + (most - 1 - ordered)
+    keys = keys.masked_fill(values == -math.inf, torch.iinfo(keys.dtype).max)
+    return by_total.indices.gather(1, keys.argsort(dim=1, stable=True))

@@ -1,0 +1,59 @@
+"""Hypotheses as text: what a line's translations say, whether they loop, and whether they are as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from seq2seq.decoding.alignment import Links
+from seq2seq.decoding.demands import Demands
+from seq2seq.decoding.hypotheses import Hypothesis
+from seq2seq.decoding.options import Translation, TranslationResult
+from seq2seq.decoding.repetition import loop_end, loop_warning
+from seq2seq.text.tokenizer import Tokenizer
+
+
+def texts_of(tokenizer: Tokenizer, outputs: Sequence[Sequence[int]]) -> list[str]:
+    """The text of each output; a line of input is a line of output, though byte pieces can make a line break."""
+    return [text.replace("\n", " ") for text in tokenizer.decode(outputs)]
+
+
+def result_of(
+    number: int,
+    line: str,
+    source: Sequence[int],
+    hypotheses: Sequence[Hypothesis],
+    links: Sequence[Links] | None,
+    demands: Demands,
+    warn: Callable[[str], None],
+) -> TranslationResult:
+    """The result for a line, `number` from 0, whose pieces are `source`; an empty line has no hypotheses."""
+    if not hypotheses:
+        empty = Translation("", 0.0, 0.0, (), (), True, alignment=None if links is None else ())
+        return TranslationResult(line, (empty,))
+    ends = [loop_end(one.pieces) for one in hypotheses]
+    if any(ends) and loop_end(source) is not None:  # what the source repeats is no fault
+        ends = [None] * len(hypotheses)
+    texts = texts_of(demands.tokenizer, [one.pieces[:end] for one, end in zip(hypotheses, ends, strict=True)])
+    aligned = [None] * len(hypotheses) if links is None else links
+    translations = tuple(map(_translation, hypotheses, texts, ends, aligned, [demands] * len(hypotheses)))
+    if ends[0] is not None:
+        warn(loop_warning(number, ends[0]))
+    if not translations[0].satisfied:
+        warn(f"line {number + 1}: no translation was found that is all that was asked for")
+    return TranslationResult(line, translations)
+
+
+def _translation(found: Hypothesis, text: str, end: int | None, links: Links | None, demands: Demands) -> Translation:
+    if links is not None and end is not None:  # words that were cut are aligned with nothing
+        links = tuple(link for link in links if link[1] < len(text.split()))
+    return Translation(
+        text,
+        found.score,
+        found.log_probability,
+        tuple(demands.tokenizer.target_pieces(found.pieces)),
+        found.piece_log_probabilities,
+        found.ended,
+        satisfied=not demands.any or demands.satisfied(found.pieces, text),
+        repetition=end is not None,
+        alignment=links,
+    )

@@ -1,0 +1,314 @@
+"""Text in, text out, with all that can be asked for: on a run that was trained for a second or two."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seq2seq.decoding import options as options_module
+from seq2seq.decoding.alignment import align_words, choose_alignment_head, information, words_of
+from seq2seq.decoding.options import Options
+from seq2seq.decoding.translator import Translator
+from seq2seq.errors import OptionError, UserError
+
+Cli = Callable[..., Any]
+ONE = ("--threads", "1")
+LINE = "the small cat sees the old dog"
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_corpus: Path) -> list[str]:
+    return (tiny_corpus / "test.en").read_text(encoding="utf-8").splitlines()[:8]
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_run: Any) -> Translator:
+    return Translator(tiny_run.path)
+
+
+@pytest.fixture
+def translate(run_cli: Cli, tiny_run: Any) -> Cli:
+    def run(*arguments: str | Path, lines: list[str], command: str = "translate", code: int = 0) -> Any:
+        result = run_cli(command, tiny_run.path, *arguments, *ONE, stdin="".join(f"{x}\n" for x in lines).encode())
+        assert result.code == code, result.err
+        return result
+
+    return run
+
+
+# Lengths, prefixes, phrases
+
+
+@pytest.mark.parametrize("how", [{"beam_size": 1}, {"beam_size": 4, "n_best": 4}, {"sample": True, "n_best": 3}])
+def test_constraints_hold_however_outputs_are_found(translator: Translator, sources: list[str], how: Any) -> None:
+    plain = translator.translate(sources)
+    word = next(word for result in plain for word in result.text.split() if word not in ("der", "große"))
+    found = translator.translate(
+        sources, min_length=12, max_length=14, no_repeat_ngram=2, ban=[word], prefix="der große", **how
+    )
+    for result in found:
+        for one in result.hypotheses:
+            assert one.text.startswith("der große")
+            assert 12 <= len(one.pieces) <= 14
+            assert len(set(zip(one.pieces, one.pieces[1:], strict=False))) == len(one.pieces) - 1
+            assert not re.search(rf"(?<!\w){word}(?!\w)", one.text)
+            assert one.satisfied
+
+
+def test_every_line_may_have_a_prefix(
+    translator: Translator, translate: Cli, sources: list[str], tmp_path: Path
+) -> None:
+    prefixes = ["der kleine", "", "die ", "Katze"]
+    found = translator.translate(sources[:4], prefix=prefixes)
+    for result, prefix in zip(found, prefixes, strict=True):
+        assert result.text.startswith(prefix.strip())
+    assert found[1].text == translator.translate(sources[1:2])[0].text
+    assert re.match(r"die( |$)", found[2].text)  # after a space, a new word begins
+    (tmp_path / "prefixes").write_text("".join(f"{one}\n" for one in prefixes), encoding="utf-8")
+    result = translate("--prefix-file", tmp_path / "prefixes", lines=sources[:4])
+    assert result.lines == [one.text for one in found]
+    result = translate("--prefix-file", tmp_path / "prefixes", lines=sources[:5], code=1)
+    assert "prefixes ends after line 4, and the input has a line 5" in result.err and len(result.lines) == 4
+    with pytest.raises(OptionError, match="prefix has 2 texts"):
+        translator.translate(sources, prefix=["a", "b"])
+
+
+def test_required_words_are_there_and_banned_ones_are_not(
+    translator: Translator, translate: Cli, sources: list[str], tmp_path: Path
+) -> None:
+    for result in translator.translate(sources, require=["König", "grüne Tür"], beam_size=8, n_best=2):
+        for one in result.hypotheses:
+            assert "König" in one.text and "grüne Tür" in one.text and one.satisfied
+    (tmp_path / "banned").write_text("Katze\n\nder\n", encoding="utf-8")
+    result = translate("--ban", "Hund", "--ban-file", tmp_path / "banned", lines=sources)
+    assert not re.search(r"\b(Hund|Katze|der)\b", result.out)
+    assert re.search(r"\bder\b", translate(lines=sources).out)
+    result = translate("--require", "Katze", "--max-length", "1", "--format", "jsonl", lines=sources[:1])
+    assert json.loads(result.out)["satisfied"] is False
+    assert "line 1: no translation was found" in result.err
+
+
+def test_length_normalization_is_a_choice(translator: Translator, sources: list[str]) -> None:
+    for one in (
+        result.hypotheses[0] for result in translator.translate(sources, length_normalization="power", length_penalty=1)
+    ):
+        assert one.score == pytest.approx(one.log_probability / len(one.piece_log_probabilities), abs=1e-5)
+
+
+def test_alternatives_differ_and_begin_with_the_best(
+    translator: Translator, translate: Cli, sources: list[str]
+) -> None:
+    plain = translator.translate(sources)
+    for result, best in zip(translator.translate(sources, diverse=3), plain, strict=True):
+        assert len({one.text for one in result.hypotheses}) == 3
+        assert best.text in {one.text for one in result.hypotheses}
+        scores = [one.score for one in result.hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        for one in result.hypotheses:  # the model's own probabilities, without the penalty
+            assert one.log_probability == pytest.approx(math.fsum(one.piece_log_probabilities), abs=1e-5)
+            if one.text == best.text:
+                assert one.score == pytest.approx(best.hypotheses[0].score, abs=1e-4)
+    assert len(translate("--diverse", "2", lines=sources[:2]).lines) == 4
+
+
+def test_a_loop_is_cut_and_marked(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    loud = Translator.of(translator.model, translator.tokenizer, translator.config, warnings.append)
+    # The way into a loop: the decoder's answer does not depend on what it has said.
+    model = loud.model
+    with torch.no_grad():
+        before = model.output_weight.clone()
+        try:
+            model.output_weight.zero_()  # all pieces are equally probable, and the first of them is end-of-sentence
+            looping = Translator.of(model, translator.tokenizer, translator.config, warnings.append)
+            [result] = looping.translate([LINE], beam_size=1, min_length=40)
+            streamed = "".join(looping.stream_tokens(LINE, Options(min_length=40)))
+        finally:
+            model.output_weight.copy_(before)
+    [one] = result.hypotheses
+    assert one.repetition and len(one.pieces) == 40
+    assert translator.tokenizer.decode([[4] * 6]) == [one.text]
+    assert streamed == one.text
+    assert warnings[0] == "line 1 runs into a loop: its translation is cut after 6 pieces"
+    [quiet] = translator.translate([LINE])
+    assert not quiet.hypotheses[0].repetition
+
+
+def test_an_empty_line_has_one_empty_translation(translator: Translator) -> None:
+    for options in ({"n_best": 3}, {"diverse": 2}, {"prefix": "der"}, {"sample": True}, {"alignments": True}):
+        [_, result] = translator.translate([LINE, " "], **options)  # type: ignore[arg-type]
+        assert [one.text for one in result.hypotheses] == [""]
+
+
+# Streams of tokens
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(), Options(sample=True, seed=4), Options(prefix="die", no_repeat_ngram=1), Options(max_length=3)],
+)
+def test_streamed_tokens_are_the_translation(translator: Translator, options: Options) -> None:
+    parts = list(translator.stream_tokens(LINE, options))
+    greedy = options if options.sample else options_module.replace(options, beam_size=1)
+    [result] = translator.stream([LINE], greedy)
+    assert len(parts) > 1
+    assert "".join(parts) == result.text
+    assert list(translator.stream_tokens("  ", options)) == []
+
+
+def test_what_cannot_be_streamed_is_named(translator: Translator) -> None:
+    with pytest.raises(OptionError, match="beam_size = 4: only greedy"):
+        next(translator.stream_tokens(LINE, Options(beam_size=4)))
+
+
+# Scores
+
+
+def test_scores_are_those_of_the_search(translator: Translator, run_cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    sources = (tiny_run.corpus / "train.en").read_text(encoding="utf-8").splitlines()[:30]
+    found = translator.translate(sources)
+    again = translator.score(sources, [result.text for result in found])
+    same = 0
+    for result, score in zip(found, again, strict=True):
+        one = result.hypotheses[0]
+        if one.ended and one.pieces == score.pieces:  # a text may have other pieces than the search came by
+            same += 1
+            assert score.score == pytest.approx(one.score, abs=1e-4)
+            assert score.piece_log_probabilities == pytest.approx(one.piece_log_probabilities, abs=1e-4)
+    assert same > 20
+    for name, lines in (("s", sources), ("t", [result.text for result in found])):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    files = ("--source", tmp_path / "s", "--target", tmp_path / "t", *ONE)
+    text = run_cli("score", tiny_run.path, *files)
+    assert [float(line.split("\t")[0]) for line in text.lines] == pytest.approx([x.score for x in again], abs=1e-3)
+    records = [json.loads(line) for line in run_cli("score", tiny_run.path, *files, "--format", "jsonl").lines]
+    assert records[3]["num_pieces"] == len(records[3]["pieces"]) + 1 == len(records[3]["piece_log_probabilities"])
+    with open(tmp_path / "t", "a", encoding="utf-8") as file:
+        file.write("mehr\n")
+    result = run_cli("score", tiny_run.path, *files)
+    assert result.code == 1 and len(result.lines) == 30
+    assert "s ends after line 30" in result.err and "t has a line 31" in result.err
+
+
+def test_scoring_reads_a_window_at_a_time_and_what_is_empty_scores_nothing(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options_module, "STREAM_LINES", 2)
+    read = 0
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield ("", "") if read % 2 else (LINE, "die Katze")
+
+    scores = translator.score_stream(pairs())
+    assert next(scores).piece_log_probabilities == ()
+    assert next(scores).log_probability < 0
+    assert read == 2
+    with pytest.raises(UserError, match="1 sources and 2 targets"):
+        translator.score(["a"], ["b", "c"])
+
+
+def test_what_is_too_long_to_score_is_cut_and_said(translator: Translator) -> None:
+    warnings: list[str] = []
+    config = translator.config.model_copy(update={"max_source_length": 5})
+    short = Translator.of(translator.model, translator.tokenizer, config, warnings.append)
+    [score] = short.score([LINE], ["der Hund und die Katze und der König"])
+    assert len(score.pieces) == len(score.piece_log_probabilities) == 5 and not score.complete
+    assert len(warnings) == 2 and "the target has" in warnings[1]
+
+
+# Ensembles
+
+
+def test_an_ensemble_of_one_model_twice_is_that_model(
+    tiny_run: Any, translator: Translator, sources: list[str]
+) -> None:
+    both = Translator([tiny_run.path, tiny_run.path])
+    for one, other in zip(both.translate(sources, alignments=True), translator.translate(sources), strict=True):
+        assert one.text == other.text
+        assert one.hypotheses[0].score == pytest.approx(other.hypotheses[0].score, abs=1e-4)
+    texts = [result.text for result in translator.translate(sources)]
+    for one, other in zip(both.score(sources, texts), translator.score(sources, texts), strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_an_ensemble_needs_one_vocabulary(tiny_run: Any, tmp_path: Path, translate: Cli) -> None:
+    import shutil
+
+    from seq2seq.text.tokenizer import Tokenizer
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run.path, other)
+    assert translate("--ensemble", other, lines=[LINE]).lines == translate(lines=[LINE]).lines
+    lines = (tiny_run.corpus / "train.en").read_text(encoding="utf-8").splitlines()
+    config = Translator(tiny_run.path).config
+    from seq2seq.config import TokenizerConfig
+
+    assert config is not None
+    learned = Tokenizer.learn(TokenizerConfig(vocab_size=60), lines, lines, seed=1)
+    (other / "tokenizer.model").write_bytes(learned.source_bytes)
+    result = translate("--ensemble", other, lines=[LINE], code=1)
+    assert "different vocabularies" in result.err and str(other) in result.err and str(tiny_run.path) in result.err
+
+
+# Alignments
+
+
+def test_words_are_told_from_pieces() -> None:
+    assert words_of(["▁the", "▁ca", "t", "▁", "sat", "▁"]) == [0, 1, 1, None, 2, None]
+    assert words_of(["a", "▁b▁c"]) == [0, 2]
+
+
+def test_words_are_aligned_where_their_pieces_look() -> None:
+    weights = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4], [0.0, 0.6, 0.4, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    assert align_words(weights, ["▁a", "▁b", "c"], ["▁x", "▁y", "z"]) == ((0, 0), (1, 1))
+
+
+def test_information_is_of_position_about_position() -> None:
+    eye, fixed, wide = torch.eye(4), torch.eye(4)[:1].expand(4, 4), torch.full((4, 4), 0.25)
+    found = information(torch.stack([eye, fixed, wide])[None])
+    assert found.tolist() == [pytest.approx([math.log(4), 0.0, 0.0])]
+
+
+def test_alignments_are_links_of_words(translate: Cli, tiny_run: Any, sources: list[str], run_cli: Cli) -> None:
+    result = translate("--format", "jsonl", "--alignments", "--n-best", "2", lines=[*sources[:3], ""])
+    for record in map(json.loads, result.lines):
+        for one in record.get("hypotheses", [record]):
+            for source, target in one["alignment"]:
+                assert 0 <= source < len(record["source"].split())
+                assert 0 <= target < len(one["translation"].split())
+    assert any(json.loads(line)["alignment"] for line in result.lines)
+
+
+def test_the_configured_head_is_taken(tiny_run: Any, translator: Translator) -> None:
+    heads = choose_alignment_head(tiny_run.path, [LINE, "the cat"], ["die kleine Katze", "die Katze"])
+    assert {(one.layer, one.head) for one in heads} == {(0, -1), (0, 0), (0, 1)}
+    assert heads[0].information >= heads[-1].information >= -1e-9
+    links = set()
+    for head in (-1, 0, 1):
+        config = translator.config.model_copy(update={"alignment_layer": 0, "alignment_head": head})
+        chosen = Translator.of(translator.model, translator.tokenizer, config)
+        links.add(chosen.translate([LINE], alignments=True)[0].hypotheses[0].alignment)
+    assert len(links) > 1
+
+
+def test_the_examples_of_the_documentation_work(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import doctest
+
+    monkeypatch.chdir(tiny_run.corpus)
+    text = Path(__file__).parents[2].joinpath("docs", "PYTHON.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(code, {}, "PYTHON.md", "PYTHON.md", 0)
+    assert len(test.examples) > 15
+    said: list[str] = []
+    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    assert results.failed == 0, "".join(said)
