@@ -9,6 +9,8 @@ is removed. What does not have such a name (`.saving-*`, `damaged-*`) does not c
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -19,10 +21,25 @@ from typing import Any
 
 from torch import Tensor
 
-from seq2seq.files import RunError, file_hash, read_json, read_tensors, sync_folder, write_json, write_tensors
+from seq2seq.atomic import sync
+from seq2seq.files import (
+    RunError,
+    check_space,
+    file_hash,
+    json_bytes,
+    naming,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 
 CHECKPOINTS = "checkpoints"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+# In state.json, the SHA-256 of everything else in it.
+STATE_HASH = "state_sha256"
+# Besides its tensors: state.json, the tensors' names, and what a file system rounds up to.
+OVERHEAD_BYTES = 256 * 1024
 # Folders that are being written, and of these the ones that are being replaced or removed.
 SAVING, ASIDE = ".saving-", ".saving-old-"
 
@@ -38,6 +55,11 @@ class Checkpoint:
         state = read_json(self.path / STATE)
         if state.get("step") != self.step or not isinstance(state.get("files"), dict):
             raise RunError(f"{self.path / STATE}: damaged: it does not say what belongs to step {self.step}")
+        if not state["files"].keys() <= {MODEL, OPTIMIZER}:  # they are opened; a path may lead anywhere
+            raise RunError(f"{self.path / STATE}: damaged: it names files that are not a checkpoint's")
+        expected = state.pop(STATE_HASH, None)  # earlier versions wrote none
+        if expected is not None and _state_hash(state) != expected:
+            raise RunError(f"{self.path / STATE}: damaged: its SHA-256 is not the one in it")
         return state
 
     def model_tensors(self) -> dict[str, Tensor]:
@@ -73,20 +95,27 @@ class CheckpointFolder:
     ) -> Checkpoint:
         """Writes a checkpoint beside its place and renames the folder: it is complete or does not exist.
 
-        One of the same step is set aside before: a crash in between leaves both, and `clean` puts it back.
+        One of the same step is set aside before: a crash in between leaves both, and `clean` puts it back. Raises
+        UnwrittenError, naming the file, where there is no space or it cannot be written.
         """
         final = self.checkpoint_path(step)
-        final.parent.mkdir(exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=SAVING, dir=final.parent))
+        check_space(final, tensor_bytes(model) + tensor_bytes(optimizer) + OVERHEAD_BYTES)
+        with naming(final):
+            if not final.parent.exists():
+                final.parent.mkdir()
+                sync(self.path)
+            temporary = Path(tempfile.mkdtemp(prefix=SAVING, dir=final.parent))
         try:
-            write_tensors(temporary / MODEL, model)
-            write_tensors(temporary / OPTIMIZER, optimizer)
+            write_tensors(temporary / MODEL, model, named=final / MODEL)
+            write_tensors(temporary / OPTIMIZER, optimizer, named=final / OPTIMIZER)
             files = {name: file_hash(temporary / name) for name in (MODEL, OPTIMIZER)}
-            write_json(temporary / STATE, {**state, "step": step, "files": files})
-            os.chmod(temporary, 0o755)
-            aside = _set_aside(final) if final.exists() else None
-            os.replace(temporary, final)
-            sync_folder(final.parent)
+            content = {**state, "step": step, "files": files}
+            write_json(temporary / STATE, {**content, STATE_HASH: _state_hash(content)}, named=final / STATE)
+            with naming(final):
+                os.chmod(temporary, 0o755)
+                aside = _set_aside(final) if final.exists() else None
+                os.replace(temporary, final)
+                sync(final.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             self._put_back()
@@ -162,6 +191,18 @@ class CheckpointFolder:
             place = folder / aside.name.removeprefix(ASIDE)
             if _complete(aside) and not place.exists():
                 os.replace(aside, place)
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _state_hash(state: Mapping[str, Any]) -> str | None:
+    """Of what state.json says, however it is laid out; the same before it is written and after it is read."""
+    try:
+        return hashlib.sha256(json_bytes(json.loads(json_bytes(state)))).hexdigest()
+    except (ValueError, RecursionError):  # half a character, lists in lists without end: nothing that was written here
+        return None
 
 
 def _complete(checkpoint: Path) -> bool:

@@ -141,21 +141,24 @@ class TokenizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network of Vaswani et al. 2017, sections 3.1 to 3.5. The defaults are the paper's base model."""
+    """The network of Vaswani et al. 2017, sections 3.1 to 3.5. The defaults are the paper's base model.
 
-    d_model: int = Field(default=512, ge=2)
-    num_heads: int = Field(default=8, ge=1)
-    head_size: int | None = Field(default=None, ge=1)  # d_k = d_v; d_model / num_heads unless given
-    d_ff: int = Field(default=2048, ge=1)
-    num_encoder_layers: int = Field(default=6, ge=1)
-    num_decoder_layers: int = Field(default=6, ge=1)
+    The upper bounds are far beyond any model of this kind: a configuration may be a stranger's.
+    """
+
+    d_model: int = Field(default=512, ge=2, le=2**16)
+    num_heads: int = Field(default=8, ge=1, le=2**16)
+    head_size: int | None = Field(default=None, ge=1, le=2**16)  # d_k = d_v; d_model / num_heads unless given
+    d_ff: int = Field(default=2048, ge=1, le=2**20)
+    num_encoder_layers: int = Field(default=6, ge=1, le=1000)
+    num_decoder_layers: int = Field(default=6, ge=1, le=1000)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)  # section 5.4: sub-layer outputs and embedding sums
     attention_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # on attention weights
     activation_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # inside the feed-forward network
     norm: Literal["post", "pre"] = "post"
     activation: Literal["relu", "gelu"] = "relu"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    max_positions: int = Field(default=1024, ge=1)  # only for learned positions: the longest input or output
+    max_positions: int = Field(default=1024, ge=1, le=2**24)  # only for learned positions: the longest input or output
     # Which of source embedding, target embedding and output matrix are one: "all" needs a shared vocabulary,
     # "target" ties target embedding and output, "auto" is "all" where the vocabulary is shared, else "target".
     tied_embeddings: Literal["auto", "all", "target", "none"] = "auto"
@@ -206,7 +209,7 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=1, ge=0, lt=2**31)
-    num_threads: int = Field(default=0, ge=0)  # 0: as many as there are cores
+    num_threads: int = Field(default=0, ge=0, le=1024)  # 0: as many as there are cores
     # Parts of a batch trained at once on a CPU, sharing its threads; 0: one a thread where each has enough to do.
     workers: int = Field(default=0, ge=0, le=1024)
     log_every: int = Field(default=50, ge=1)
@@ -247,9 +250,15 @@ class DecodingConfig(Section):
 
     beam_size: int = Field(default=4, ge=1, le=1000)
     length_penalty: float = Field(default=0.6, ge=0.0, le=10.0)  # alpha of Wu et al. 2016, equation 14
-    max_extra_length: int = Field(default=50, ge=0)
-    max_source_length: int = Field(default=1024, ge=1)  # longer inputs are cut, with a warning
-    batch_tokens: int = Field(default=8000, ge=1)  # padded source tokens times beam size, per batch
+    # What log-probabilities are divided by: "wu" ((5 + |y|) / 6)^alpha as in that equation, "power" |y|^alpha.
+    length_normalization: Literal["wu", "power"] = "wu"
+    max_extra_length: int = Field(default=50, ge=0, le=10_000)
+    max_source_length: int = Field(default=1024, ge=1, le=2**14)  # longer inputs are cut, with a warning
+    batch_tokens: int = Field(default=8000, ge=1, le=1_000_000)  # padded source tokens times beam size, per batch
+    # Whose cross-attention gives word alignments: a decoder layer, from 0, by default the one before the last, and one
+    # of its heads, or (-1) the mean of them all (Garg et al. 2019, arXiv 1909.02074).
+    alignment_layer: int | None = Field(default=None, ge=0)
+    alignment_head: int = Field(default=-1, ge=-1)
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -297,6 +306,15 @@ class Config(Section):
             raise ValueError(
                 'model.tied_embeddings = "all" needs a shared vocabulary: set tokenizer.shared=true or '
                 'model.tied_embeddings="target"'
+            )
+        layer, head = self.decoding.alignment_layer, self.decoding.alignment_head
+        if layer is not None and layer >= self.model.num_decoder_layers:
+            raise ValueError(
+                f"decoding.alignment_layer = {layer}: there are {self.model.num_decoder_layers} decoder layers, from 0"
+            )
+        if head >= self.model.num_heads:
+            raise ValueError(
+                f"decoding.alignment_head = {head}: there are {self.model.num_heads} heads, from 0; -1 is their mean"
             )
         if self.model.positions == "learned":
             longest = max(self.data.max_source_length, self.data.max_target_length) + 1

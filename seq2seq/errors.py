@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -20,8 +21,53 @@ class OptionError(UserError):
     exit_code = 2
 
 
+class Named:
+    """An option as messages mention it: `{beam_size}` is its name with its value, `{beam_size.name}` its name."""
+
+    def __init__(self, name: str, value: object, *, typed: bool) -> None:
+        self.name = f"--{name.replace('_', '-')}" if typed else name
+        self._value, self._typed = value, typed
+
+    def __str__(self) -> str:
+        if self._typed:  # as it was typed; a switch has no value
+            return self.name if self._value is True else f"{self.name} {self._value}"
+        return f"{self.name} = {self._value!r}"
+
+
+class SearchOptionError(OptionError):
+    """Options of a search that are wrong, named as they are in Python, or (`typed`) as on the command line.
+
+    template: the message, with {name} or {name.name} (see `Named`) where the option `name` is mentioned.
+    """
+
+    def __init__(self, template: str, **values: object) -> None:
+        self.template, self.values = template, values
+        super().__init__(self._message(typed=False))
+
+    @property
+    def typed(self) -> str:
+        """The message for who typed the options."""
+        return self._message(typed=True)
+
+    def _message(self, *, typed: bool) -> str:
+        return self.template.format(**{name: Named(name, value, typed=typed) for name, value in self.values.items()})
+
+
+def unreadable(path: Path, error: OSError, what: str = "file") -> str:
+    """Why a file that the user named cannot be read, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: no such {what}; check the path"
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: is a folder, not a {what}; name a file"
+    if isinstance(error, PermissionError):
+        return f"{path}: may not be read; check its permissions"
+    return f"{path}: cannot be read ({error.strerror or error})"
+
+
 def explain(error: Exception) -> tuple[str, int] | None:
     """What the command line says about an exception, on one line, and its exit code; None for a defect of ours."""
+    if isinstance(error, SearchOptionError):
+        return error.typed, error.exit_code
     if isinstance(error, UserError):
         return str(error), error.exit_code
     if isinstance(error, UnicodeEncodeError):

@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seq2seq import atomic
+from seq2seq.atomic import readable_size
 from seq2seq.errors import UserError
+from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.errors import unwritable
+from seq2seq.untrusted import MAX_JSON_BYTES, open_regular, read_regular
 
 if sys.platform != "win32":
     import fcntl
@@ -29,9 +35,13 @@ class RunError(UserError):
     """A run folder that cannot be used as asked. The message names the folder or file and the remedy."""
 
 
+class UnwrittenError(RunError):
+    """A file of a run folder cannot be written, mostly because the disk is full."""
+
+
 def read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_JSON_BYTES)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -46,62 +56,87 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, value: Mapping[str, Any], *, named: Path | None = None) -> None:
+    write_atomic(path, json_bytes(value), named=named)
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
+        read_header(path)
         return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, HeaderError) as error:
         raise RunError(f"{path}: cannot be read as safetensors: {error}") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(on_cpu, temporary)
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, named: Path | None = None) -> None:
+    with replacing(path, named=named) as temporary:
+        save_tensors(temporary, tensors)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes into a file that `replacing` has given."""
+    save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, path)
+
+
+def write_atomic(path: Path, content: bytes, *, named: Path | None = None) -> None:
     """Writes a file whole or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path, named=named) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; synchronises it and renames it to `path`, or removes it on an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+def replacing(path: Path, *, named: Path | None = None) -> Iterator[Path]:
+    """`atomic.replacing`, with a RunError that names the file where it cannot be written.
+
+    named: what the message calls the file, where the folder that it is written into is itself a temporary one.
+    """
+    with naming(named or path), atomic.replacing(path) as temporary:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise RunError(str(unwritable(path, error))) from None
-    except SafetensorError as error:
-        raise RunError(f"{path}: cannot be written ({error}); see whether the disk is full") from None
-    finally:
-        with contextlib.suppress(OSError):  # there is none once all went well, nor where it could not be made
-            temporary.unlink()
 
 
-def sync_folder(path: Path) -> None:
-    """Makes a rename in this folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises UnwrittenError, naming `path`, for what goes wrong with the disk within it."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        raise UnwrittenError(str(unwritable(path, error))) from None
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise UnwrittenError(f"{path}: cannot be written ({error}); see whether the disk is full") from None
+        number = int(found[1])
+        raise UnwrittenError(str(unwritable(path, OSError(number, os.strerror(number))))) from None
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raises UnwrittenError where a file or folder of so many bytes does not fit on the disk where `path` is to be."""
+    free = free_space(path)
+    if free is not None and free < needed:
+        raise UnwrittenError(
+            f"{path}: no space left to write it ({readable_size(needed)} needed, {readable_size(free)} free); "
+            "free some space or choose another disk"
+        )
+
+
+def free_space(path: Path) -> int | None:
+    """Bytes that may still be written where `path` is, or is to be; None where the system does not say."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
@@ -111,7 +146,8 @@ def file_hash(path: Path) -> str:
 def locked(path: Path, refusal: str) -> Iterator[None]:
     """Holds a lock file that one process at a time can hold. Raises RunError(refusal) where another one holds it.
 
-    The lock ends with the process, however that ends: a file that a dead process left behind locks nobody out.
+    `{holder}` in the refusal stands for " (process N)", where the number can be read from the file. The lock ends with
+    the process, however that ends: a file that a dead process left behind locks nobody out.
     """
     if sys.platform == "win32":  # there is no fcntl
         yield
@@ -120,9 +156,11 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()  # while it is ours: once the descriptor is closed, it may be another's
-        os.close(descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                path.unlink()  # while it is ours: once the descriptor is closed, it may be another's
+        finally:
+            os.close(descriptor)
 
 
 def _lock(path: Path, refusal: str) -> int:
@@ -134,11 +172,15 @@ def _lock(path: Path, refusal: str) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise RunError(refusal) from None
+            raise RunError(refusal.replace("{holder}", f" (process {holder})" if holder.isdecimal() else "")) from None
         except OSError:
             return descriptor  # a file system without locks, as some network file systems are
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                with contextlib.suppress(OSError):  # for whoever is refused; a full disk is no reason not to lock
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
                 return descriptor
         os.close(descriptor)  # whoever held it removed the file after we had opened it

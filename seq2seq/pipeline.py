@@ -21,12 +21,12 @@ from seq2seq import __version__
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
-from seq2seq.files import write_atomic
+from seq2seq.files import RunError, UnwrittenError, write_atomic
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
-from seq2seq.resuming import check_changes, tell_changes
-from seq2seq.run import CARD, CORPUS, Run, build_model
+from seq2seq.resuming import check_changes, check_identity, tell_changes
+from seq2seq.run import CARD, CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import (
     choose_device,
     choose_precision,
@@ -46,13 +46,13 @@ from seq2seq.text.corpus import (
     source_hashes,
 )
 from seq2seq.text.download import ensure_downloads
-from seq2seq.text.errors import DataError
-from seq2seq.text.reading import has_split, read_pairs
+from seq2seq.text.errors import DataError, UnwritableError
+from seq2seq.text.reading import corpus_name, has_split, read_pairs
 from seq2seq.text.sampling import SampledPairs
 from seq2seq.text.tokenizer import Tokenizer
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import check_end
-from seq2seq.training.state import Interrupted, Observer, TrainingState
+from seq2seq.training.state import Interrupted, Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 
 
@@ -108,29 +108,40 @@ def train(
     """
     check_end(config.training, has_split(config.data, "valid"))
     device = choose_device(config.training.device)
+    if resume and not Run.exists(run_dir):  # it was killed while its data was being prepared, or never began
+        observer.message(f"{run_dir}: there is nothing to resume: starting at step 0")
+        resume = False
     run = _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
     try:
         with run.locked():
             # Once more: another training may have come and gone.
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
+            if resume and (state := _finished(config, run)):
+                observer.message(f"{run_dir}: finished already, at step {state.step:,}; to go on, give it a later end")
+                run.clean()  # a kill may have come after all was done
+                shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+                return Outcome(run, state, None, ())
             opened = contextlib.ExitStack()
             try:
                 threads = set_up_cpu(config.training.num_threads)
                 if resume:
                     tell_changes(run.config(), config, observer.message)
                 corpora = _prepare(config, run, observer, resume=resume)
+                check_identity(run.identity() if resume else {}, corpora.identity)
                 sampled = opened.enter_context(_sampled(config, run, corpora))
                 trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
-                if resume and trainer.resume():
-                    observer.message(f"resumed at step {trainer.state.step:,}")
+                if resume:
+                    at = "resumed at step {:,}" if trainer.resume() else "no complete checkpoint: starting at step 0"
+                    observer.message(at.format(trainer.state.step))
                 # Not before: a corpus or tokenizer that cannot be used leaves the run as it was.
                 _write_beginning(config, run, corpora, overwrite=overwrite and not resume)
                 _describe(config, corpora, trainer.model, device, threads, observer)
-                with gently or contextlib.nullcontext(), _without_searching_for_garbage():
-                    trainer.train()
-                if stop():  # during the last step: what is left to do would not end soon
-                    raise Interrupted
-                _finish(config, run, trainer, corpora)
+                with _telling_how_to_go_on(run):
+                    with gently or contextlib.nullcontext(), _without_searching_for_garbage():
+                        trainer.train()
+                    if stop():  # during the last step: what is left to do would not end soon
+                        raise Interrupted
+                    _finish(config, run, trainer, corpora)
                 return _test(config, run, corpora, trainer.state)
             finally:
                 opened.close()
@@ -149,6 +160,29 @@ def _without_searching_for_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextlib.contextmanager
+def _telling_how_to_go_on(run: Run) -> Iterator[None]:
+    """Adds to what is said of a full disk what is left: the last checkpoint, and how to continue from it."""
+    try:
+        yield
+    except (UnwrittenError, UnwritableError) as error:
+        latest = run.latest_checkpoint()
+        where = f"from step {latest.step:,}" if latest else "from step 0"
+        raise UnwrittenError(f"{error}; then continue {where} with `{resume_command(run.path)}`") from None
+
+
+def _finished(config: Config, run: Run) -> TrainingState | None:
+    """Where a run with this very configuration has come to its end and has a sound model: nothing is left to do."""
+    latest = run.latest_checkpoint()
+    if latest is None or run.config() != config or not run.sound():
+        return None
+    try:
+        state = TrainingState.from_dict(latest.state())
+    except (RunError, TrainingError):
+        return None
+    return state if state.finished and run.info().get("training", {}).get("steps") == state.step else None
 
 
 def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: bool) -> Run:
@@ -201,8 +235,9 @@ def _write_beginning(config: Config, run: Run, corpora: Corpora, *, overwrite: b
     if overwrite:
         Run.create(run.path, overwrite=True)
     run.write_tokenizer(corpora.tokenizer)
-    run.write_config(config)
     run.write_source_hashes(source_hashes(corpora.train_text))
+    run.write_identity(corpora.identity)
+    run.write_config(config)  # last: from now on it is a run, which can be resumed
 
 
 # Data
@@ -216,7 +251,7 @@ def _prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> C
         read_pairs(data, "train"), folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
     )
     if not len(text):
-        raise DataError(f"the training corpus has no sentence pairs ({counts.describe()})")
+        raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
     if resume and _has_tokenizer(run):
         tokenizer = run.tokenizer()
     else:
@@ -257,7 +292,7 @@ def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:
     pairs = read_pairs(config.data, split)
     text, _ = build_text_corpus(pairs, run.path / CORPUS / f"{split}.text", drop_empty=False, drop_duplicates=False)
     if not len(text):
-        raise DataError(f"the {split} corpus has no sentence pairs")
+        raise DataError(f"{corpus_name(config.data, split)}: no sentence pairs, and they are the {split} set")
     return text
 
 

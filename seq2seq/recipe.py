@@ -22,6 +22,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from seq2seq.config import DATA_PATHS, PRESETS, Config, ConfigError, Download, Section
+from seq2seq.errors import unreadable
+from seq2seq.untrusted import MAX_CONFIG_BYTES
 
 SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
 PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model")}
@@ -98,6 +100,19 @@ def load_config(
     return build_config(values, preset=preset, origin=origin, overridden=overridden)
 
 
+def refuse_fetching(config: Config, origin: str) -> None:
+    """Raises ConfigError where the configuration of a run folder names a file that would have to be fetched.
+
+    The folder may be a stranger's, and a download is written wherever its path says. A recipe is the user's own word.
+    """
+    for index, download in enumerate(config.data.downloads):
+        if not Path(download.path).is_file():
+            raise ConfigError(
+                f"{origin}: data.downloads.{index}.path = {_show(download.path)}: is not there, and nothing is fetched "
+                "on the word of a run folder; name the recipe: seq2seq train RECIPE.toml --run-dir ... --resume"
+            )
+
+
 def dump_config(config: Config) -> str:
     """The whole configuration as TOML, every field written out; `load_config` reads it back to an equal object."""
     lines = [f"preset = {_toml(config.preset)}"]
@@ -118,15 +133,13 @@ def parse_config(text: str, *, origin: str) -> Config:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder, not a configuration file") from None
-    except PermissionError:
-        raise ConfigError(f"{path}: may not be read; check its permissions") from None
+        with path.open("rb") as file:  # which may be a pipe: train <(generate recipe)
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES:,} bytes; this is no configuration file")
+        return content.decode("utf-8-sig")  # some editors put a byte order mark first
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise ConfigError(unreadable(path, error, "configuration file")) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
 
@@ -158,12 +171,25 @@ def _resolve_paths(sections: dict[str, dict[str, Any]], base: Path, origin: str)
     for section, keys in PATHS.items():
         for key in keys:
             resolve(sections.get(section, {}), key, f"{section}.{key}")
+    dataset = sections.get("data", {}).get("dataset")
+    if isinstance(dataset, str) and _is_folder(dataset, base):
+        resolve(sections["data"], "dataset", "data.dataset")
     downloads = sections.get("data", {}).get("downloads")
     if isinstance(downloads, list):
         sections["data"]["downloads"] = copies = [dict(d) if isinstance(d, dict) else d for d in downloads]
         for index, download in enumerate(copies):
             if isinstance(download, dict):
                 resolve(download, "path", f"data.downloads.{index}.path")
+
+
+def _is_folder(dataset: str, base: Path) -> bool:
+    """Whether data.dataset is a folder here rather than a dataset of the hub: it looks like one, or there is one."""
+    if dataset.startswith(("./", "../", "/")):
+        return True
+    try:
+        return bool(dataset) and (base / dataset).is_dir()
+    except (ValueError, OSError):
+        return False
 
 
 def _absolute(path: str, base: Path, name: str) -> str:
@@ -194,7 +220,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     field = _fields(section).get(key)
     if field is not None and field.annotation is str and not isinstance(value, str):
         value = text.strip()  # a column 2, a folder named 2024: text all the same
-    if key in PATHS.get(section, ()) and isinstance(value, str) and value:
+    is_path = key in PATHS.get(section, ()) or (key == "dataset" and _is_folder(str(value), Path.cwd()))
+    if is_path and isinstance(value, str) and value:
         value = _absolute(value, Path.cwd(), f"--set {section}.{key}")
     target = values.setdefault(section, {})
     if not isinstance(target, dict):

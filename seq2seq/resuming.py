@@ -1,9 +1,9 @@
-"""What of its configuration a run may change when it goes on (`train --resume`)."""
+"""What a run may change when it goes on (`train --resume`), and what must be as it was. docs/RESUMING.md lists it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from seq2seq.config import DATA_PATHS, Config
 from seq2seq.files import RunError
@@ -17,11 +17,16 @@ MAY_CHANGE = REMEDIES | {
 }  # fmt: skip
 # Where the files are: hashes in every checkpoint vouch for what is in them.
 PATHS = {"data": {*DATA_PATHS, "downloads"}, "tokenizer": {"source_model", "target_model"}}
+# What of [decoding] a validation goes by, and with it which checkpoint is the best and when patience ends. The rest is
+# for the finished model.
+VALIDATED = {"length_penalty", "length_normalization", "max_extra_length", "max_source_length"}
+# What the content hashes of a run are of.
+HASHED = {"corpus": "data.train_*", "validation": "data.valid_*", "tokenizer": "the run folder's tokenizer"}
 
 
 def check_changes(old: Config, new: Config) -> None:
     """Raises RunError, naming the field, where a run cannot go on with another configuration."""
-    for section in ("data", "tokenizer", "model", "training"):
+    for section in ("data", "tokenizer", "model", "training", "decoding"):
         before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
         for name, value in after.items():
             if before[name] != value and not _may_change(section, name, before[name], value):
@@ -29,6 +34,16 @@ def check_changes(old: Config, new: Config) -> None:
                     f"--resume: {section}.{name} = {value!r}, but this run began with {before[name]!r}: "
                     "put it back, or start anew with --overwrite"
                 )
+
+
+def check_identity(old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Raises RunError, naming what it is, where a run would go on with data of other content than it began with."""
+    for name, value in old.items():
+        if new.get(name, value) != value:
+            raise RunError(
+                f"--resume: the {name} is not the one that this run began with (content of {HASHED.get(name, name)}): "
+                "put it back, or start anew with --overwrite"
+            )
 
 
 def tell_changes(old: Config, new: Config, tell: Callable[[str], None]) -> None:
@@ -42,6 +57,8 @@ def tell_changes(old: Config, new: Config, tell: Callable[[str], None]) -> None:
 def _may_change(section: str, name: str, before: object, after: object) -> bool:
     if section == "training":
         return name in MAY_CHANGE
+    if section == "decoding":
+        return name not in VALIDATED
     # Files may have moved. But without its path the validation set, or a given tokenizer, would silently be gone.
     may_vanish = name == "downloads" or name.startswith("test_")
     return name in PATHS.get(section, ()) and (may_vanish or bool(before) == bool(after))

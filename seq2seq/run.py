@@ -5,6 +5,7 @@
     model.safetensors      the model to use
     model.json             format version, sizes, hashes, how it was trained, validation scores
     training_sources.safetensors   hashes of the training sources, for the benchmark's overlap report
+    identity.json          content hashes of the corpus, the validation set and the tokenizer
     checkpoints/step-00001000/     model.safetensors optimizer.safetensors state.json
     metrics.jsonl          one object a line, append only
     README.md              model card
@@ -32,34 +33,47 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from torch import Tensor
 
-from seq2seq.checkpoints import CHECKPOINTS, MODEL, CheckpointFolder
+from seq2seq.atomic import left_behind, sync
+from seq2seq.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, OVERHEAD_BYTES, STATE, CheckpointFolder, tensor_bytes
 from seq2seq.checkpoints import Checkpoint as Checkpoint
 from seq2seq.config import Config, ConfigError
 from seq2seq.files import RunError as RunError
 from seq2seq.files import (
+    check_space,
     file_hash,
+    json_bytes,
     locked,
+    naming,
     read_bytes,
     read_json,
     read_tensors,
     replacing,
+    save_tensors,
     write_atomic,
     write_json,
-    write_tensors,
 )
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
+from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
+from seq2seq.untrusted import check_links
+from seq2seq.weights import build_model as build_model
+from seq2seq.weights import check_weights
+from seq2seq.weights import load_weights as load_weights
 
 FORMAT_VERSION = 1
 CONFIG, MODEL_INFO = "config.toml", "model.json"
 METRICS, CARD = "metrics.jsonl", "README.md"
+IDENTITY = "identity.json"
 SOURCE_HASHES = "training_sources.safetensors"
 RUN_FILES = (
-    MODEL_INFO, MODEL, CONFIG, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png",
+    MODEL_INFO, MODEL, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png", IDENTITY,
+    CONFIG,
 )  # fmt: skip
 # Hidden: a folder `corpus` beside a run may be the user's own.
-CORPUS, LOCK = ".corpus", ".lock"
+CORPUS, LOCK, REMOVED = ".corpus", ".lock", ".removed-checkpoints"
+CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE)
+MAX_METRICS_LINE = 1 << 20  # characters; ours have some 300
 
 
 class Run(CheckpointFolder):
@@ -69,6 +83,11 @@ class Run(CheckpointFolder):
     def exists(path: Path) -> bool:
         """Whether the folder holds a run, or what could be one: anything that must not be overwritten unasked."""
         return any((path / name).exists() for name in (CONFIG, MODEL, MODEL_INFO, METRICS, CHECKPOINTS))
+
+    @staticmethod
+    def begun(path: Path) -> bool:
+        """Whether training began there. Before, while data is prepared, a run has no configuration."""
+        return (path / CONFIG).exists()
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> Run:
@@ -81,6 +100,7 @@ class Run(CheckpointFolder):
             raise RunError(f"{path / CARD}: a run would replace it: choose another folder with --run-dir")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            sync(path.parent)
         except OSError as error:
             raise RunError(f"{path}: the run folder cannot be made: {error.strerror}") from None
         return cls(path)
@@ -92,13 +112,16 @@ class Run(CheckpointFolder):
             raise RunError(f"{path}: no such run folder; make one with `seq2seq train ... --run-dir {path}`")
         if not (path / CONFIG).exists():
             raise RunError(f"{path}: not a run folder: it has no {CONFIG}")
+        check_run_links(path)
         return cls(path)
 
     def locked(self) -> AbstractContextManager[None]:
         """For as long as something writes this run. Raises RunError where another process does."""
+        check_run_links(self.path)  # what is written through a link would be written elsewhere
         return locked(
             self.path / LOCK,
-            f"{self.path}: another training is writing this run: wait until it ends, or choose another --run-dir",
+            f"{self.path}: another training{{holder}} is writing this run: wait until it ends, or choose another "
+            "--run-dir",
         )
 
     # Configuration, tokenizer, metrics
@@ -129,12 +152,18 @@ class Run(CheckpointFolder):
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def metrics_size(self) -> int:
+    def sync_metrics(self) -> int:
+        """Makes what was logged durable, as a checkpoint that counts on it needs it to be; returns its size."""
         path = self.path / METRICS
-        return path.stat().st_size if path.exists() else 0
+        if not path.exists():
+            return 0
+        with naming(path):
+            sync(path)
+        return path.stat().st_size
 
     def cut_metrics(self, size: int) -> None:
         """Drops what was logged after a checkpoint that had `size` bytes of metrics."""
@@ -146,24 +175,38 @@ class Run(CheckpointFolder):
         path = self.path / METRICS
         if path.exists():
             with path.open(encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    with contextlib.suppress(ValueError):  # a line cut short by a crash
+                while line := file.readline(MAX_METRICS_LINE):
+                    with contextlib.suppress(ValueError, RecursionError):  # a line cut short by a crash
                         record = json.loads(line)
                         if isinstance(record, dict):
                             yield record
 
     # The model to use
 
+    def sound(self) -> bool:
+        """Whether there is a model to use, and it has the hash that it should have."""
+        try:
+            return self.finished() and file_hash(self.path / MODEL) == self.info()["files"].get(MODEL)
+        except RunError:
+            return False
+
     def finished(self) -> bool:
         return (self.path / MODEL).exists() and (self.path / MODEL_INFO).exists()
 
     def write_model(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
-        """Writes model.safetensors, then model.json with its hash: a model without its json is not finished."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.path / MODEL_INFO).unlink()
-        write_tensors(self.path / MODEL, tensors)
-        info = {"format_version": FORMAT_VERSION, **info, "files": {MODEL: file_hash(self.path / MODEL)}}
-        write_json(self.path / MODEL_INFO, info)
+        """Writes model.safetensors, then model.json with its hash: a model without its json is not finished.
+
+        Both are on the disk before anything is replaced: where there is no space for them, an earlier model stays.
+        """
+        check_space(self.path / MODEL, tensor_bytes(tensors) + OVERHEAD_BYTES)
+        with replacing(self.path / MODEL_INFO) as new_info, replacing(self.path / MODEL) as new_model:
+            save_tensors(new_model, tensors)
+            sync(new_model)
+            info = {"format_version": FORMAT_VERSION, **info, "files": {MODEL: file_hash(new_model)}}
+            with naming(self.path / MODEL_INFO):
+                new_info.write_bytes(json_bytes(info))
+                sync(new_info)
+            (self.path / MODEL_INFO).unlink(missing_ok=True)
 
     def info(self) -> dict[str, Any]:
         """model.json. Raises RunError where training has not finished or the format is a newer one."""
@@ -183,20 +226,26 @@ class Run(CheckpointFolder):
         return info
 
     def load_model(self) -> Transformer:
-        """The model to use, in evaluation mode, float32 on the CPU. Raises RunError where files do not fit together."""
+        """The model to use, in evaluation mode, float32 on the CPU. Raises RunError where files do not fit together.
+
+        Nothing is allocated for the weights before the file's header, its size and the configuration have agreed.
+        """
         info = self.info()
-        if file_hash(self.path / MODEL) != info["files"].get(MODEL):
-            raise RunError(f"{self.path / MODEL}: damaged: its SHA-256 is not the one in {MODEL_INFO}")
-        tokenizer = self.tokenizer()
+        tokenizer, config = self.tokenizer(), self.config()
         if tokenizer.content_hash() != info.get("identity", {}).get("tokenizer", tokenizer.content_hash()):
             raise RunError(f"{self.path}: the tokenizer is damaged, or not the one that the model was trained with")
-        model = build_model(self.config(), tokenizer)
-        tensors = read_tensors(self.path / MODEL)
-        load_weights(model, tensors, str(self.path / MODEL))
+        if config.tokenizer.shared != tokenizer.shared:
+            given = "one vocabulary" if tokenizer.shared else "two vocabularies"
+            raise RunError(f"{self.path}: there are files of {given}, the configuration says otherwise: copy it anew")
+        path = self.path / MODEL
+        check_weights(path, config, tokenizer, info["files"].get(MODEL))
+        model = build_model(config, tokenizer)
+        tensors = read_tensors(path)
+        load_weights(model, tensors, str(path))
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise RunError(
-                    f"{self.path / MODEL}: {name} has values that are not finite: train again, with a lower "
+                    f"{path}: {name} has values that are not finite: train again, with a lower "
                     "training.learning_rate_scale"
                 )
         return model.eval()
@@ -212,7 +261,14 @@ class Run(CheckpointFolder):
             f"finish it with `{resume_command(self.path)}`"
         )
 
-    # Hashes of the training sources
+    # What the run was trained on
+
+    def write_identity(self, hashes: Mapping[str, str]) -> None:
+        write_json(self.path / IDENTITY, hashes)
+
+    def identity(self) -> dict[str, str]:
+        """Content hashes of what the run began with; none for a run that has not got so far."""
+        return dict(read_json(self.path / IDENTITY)) if (self.path / IDENTITY).exists() else {}
 
     def write_source_hashes(self, hashes: Mapping[str, NDArray[np.int64]]) -> None:
         with replacing(self.path / SOURCE_HASHES) as temporary:
@@ -224,16 +280,20 @@ class Run(CheckpointFolder):
         if not path.exists():
             return None
         try:
+            header = read_header(path)
             hashes = dict(load_arrays(path))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, HeaderError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
         if hashes.keys() != {"exact", "normalized"}:
             raise RunError(f"{path}: damaged: it has {', '.join(map(repr, hashes))} for 'exact' and 'normalized'")
+        if any(tensor.dtype != "I64" or len(tensor.shape) != 1 for tensor in header.values()):
+            raise RunError(f"{path}: damaged: its hashes are not lists of 64-bit integers")
         return hashes
 
     def clean(self) -> None:
         """Removes what an interrupted save or removal left behind."""
         self.clean_checkpoints()
+        shutil.rmtree(self.path / REMOVED, ignore_errors=True)
         for path in _temporary_files(self.path):
             path.unlink(missing_ok=True)
 
@@ -243,38 +303,29 @@ def resume_command(path: Path) -> str:
     return shlex.join(["seq2seq", "train", "--run-dir", str(path), "--resume"])
 
 
-def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
-    """A fresh model for a configuration and its vocabularies, drawn from torch's current random state."""
-    return Transformer(
-        config.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size, shared=config.tokenizer.shared
-    )
-
-
-def load_weights(model: Transformer, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Copies tensors into a model. Raises RunError, naming the first that is missing, unknown or misshapen."""
-    own = model.state_dict()
-    for key in sorted(own.keys() | tensors.keys()):
-        if key not in tensors:
-            raise RunError(f"{name}: lacks the tensor {key}")
-        if key not in own:
-            raise RunError(f"{name}: has a tensor {key} that the configured model does not")
-        if own[key].shape != tensors[key].shape:
-            raise RunError(
-                f"{name}: {key} has shape {tuple(tensors[key].shape)}, the configuration says {tuple(own[key].shape)}"
-            )
-    model.load_state_dict(dict(tensors))
+def check_run_links(path: Path) -> None:
+    """Raises UntrustedError where something of a run folder is a link out of it: it may be a stranger's."""
+    check_links(path, (*RUN_FILES, CORPUS, LOCK, CHECKPOINTS, REMOVED))
+    folders = [folder.name for folder in (path / CHECKPOINTS).glob("*")]
+    check_links(path / CHECKPOINTS, folders)
+    check_links(path / CHECKPOINTS, [f"{folder}/{name}" for folder in folders for name in CHECKPOINT_FILES])
 
 
 def remove_run(path: Path) -> None:
     """Removes the files of a run and nothing else that may lie in the folder.
 
-    Not the prepared corpus, which every training makes anew, and which may be open.
+    Not the prepared corpus, which every training makes anew, and which may be open. The checkpoints go first and all at
+    once, the configuration last: whenever this is interrupted, what is left is a run, without checkpoints or with all.
     """
-    for own in (*(path / name for name in RUN_FILES), *_temporary_files(path)):
+    removed = path / REMOVED
+    shutil.rmtree(removed, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path / CHECKPOINTS, removed)
+    shutil.rmtree(removed, ignore_errors=True)
+    for own in (*_temporary_files(path), *(path / name for name in RUN_FILES)):
         own.unlink(missing_ok=True)
-    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
 
 
 def _temporary_files(path: Path) -> list[Path]:
     """What writers that were killed left in a run folder."""
-    return [left for name in RUN_FILES for left in path.glob(f".{name}.*.tmp")]
+    return [left for name in RUN_FILES for left in left_behind(path, name)]

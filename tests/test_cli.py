@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from typing import Any
 import pytest
 
 from seq2seq import __version__
-from seq2seq.decoding import translator as translator_module
+from seq2seq.decoding import options as options_module
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.errors import UserError
 from seq2seq.run import Run
 from seq2seq.signals import Signals, Stopped
 
 Cli = Callable[..., Any]
-COMMANDS = ("train", "translate", "benchmark")
+COMMANDS = ("train", "translate", "score", "benchmark", "verify-resume")
 ONE = ("--threads", "1")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes as POSIX has them")
 
@@ -249,6 +250,7 @@ def test_jsonl_has_fields_of_the_right_types(translate: Cli, sources: list[str])
     for record in records:
         assert set(record) == {
             "line", "source", "translation", "score", "log_probability", "pieces", "piece_log_probabilities",
+            "satisfied", "repetition",
         }  # fmt: skip
         assert isinstance(record["score"], float)
         assert record["log_probability"] <= 0
@@ -308,21 +310,39 @@ def test_more_samples_than_the_beam_is_wide_can_be_drawn(translate: Cli, sources
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--n-best", "4"], ["n_best = 4", "beam_size = 3", "raise beam_size"]),
-        (["--n-best", "0"], ["n_best = 0", "at least 1"]),
-        (["--beam-size", "0"], ["beam_size = 0", "from 1"]),
-        (["--beam-size", "100000"], ["beam_size = 100000", "1000"]),
-        (["--length-penalty", "-1"], ["length_penalty = -1", "from 0"]),
-        (["--length-penalty", "nan"], ["length_penalty = nan"]),
+        (["--n-best", "4"], ["--n-best 4", "--beam-size 3", "raise --beam-size"]),
+        (["--n-best", "0"], ["--n-best 0", "at least 1"]),
+        (["--beam-size", "0"], ["--beam-size 0", "from 1"]),
+        (["--beam-size", "100000"], ["--beam-size 100000", "1000"]),
+        (["--length-penalty", "-1"], ["--length-penalty -1", "from 0"]),
+        (["--length-penalty", "nan"], ["--length-penalty nan"]),
+        (["--length-normalization", "log"], ["--length-normalization log", "wu or power"]),
         (["--format", "xml"], ["--format xml", "text or jsonl"]),
         (["--precision", "fp64"], ["--precision fp64", "fp32, bf16 or auto"]),
         (["--threads", "-1"], ["threads = -1"]),
         (["--temperature", "2"], ["--temperature", "--sample"]),
         (["--top-k", "3"], ["--top-k", "--sample"]),
-        (["--sample", "--temperature", "0"], ["temperature = 0", "above 0"]),
-        (["--sample", "--top-p", "1.5"], ["top_p = 1.5", "at most 1"]),
-        (["--sample", "--top-k", "-1"], ["top_k = -1"]),
-        (["--sample", "--seed", "-1"], ["seed = -1"]),
+        (["--sample", "--temperature", "0"], ["--temperature 0", "above 0"]),
+        (["--sample", "--top-p", "1.5"], ["--top-p 1.5", "at most 1"]),
+        (["--sample", "--top-k", "-1"], ["--top-k -1"]),
+        (["--sample", "--seed", "-1"], ["--seed -1"]),
+        (["--seed", "1"], ["--seed 1", "add --sample"]),
+        (["--sample", "--beam-size", "4"], ["--beam-size 4", "--sample", "choose one"]),
+        (["--sample", "--require", "Katze"], ["--require", "--sample", "choose one"]),
+        (["--sample", "--diverse", "3"], ["--diverse 3", "--sample"]),
+        (["--diverse", "1"], ["--diverse 1", "2 or more"]),
+        (["--diverse", "2", "--n-best", "2"], ["--n-best 2", "--diverse 2"]),
+        (["--diversity-penalty", "1"], ["--diversity-penalty 1", "--diverse"]),
+        (["--min-length", "-1"], ["--min-length -1"]),
+        (["--max-length", "0"], ["--max-length 0", "at least 1"]),
+        (["--min-length", "5", "--max-length", "4"], ["--max-length 4", "--min-length 5"]),
+        (["--no-repeat-ngram", "-2"], ["--no-repeat-ngram -2"]),
+        (["--ban", " "], ["--ban", "empty"]),
+        (["--require", "日"], ["--require 日", "vocabulary"]),
+        (["--prefix", "日"], ["--prefix 日", "vocabulary"]),
+        (["--prefix", "der kleine Hund", "--max-length", "2"], ["--prefix", "--max-length 2"]),
+        (["--prefix", "a", "--prefix-file", "b"], ["--prefix", "--prefix-file"]),
+        (["--alignments"], ["--alignments", "--format jsonl"]),
     ],
 )
 def test_options_out_of_range_are_named(run_cli: Cli, tiny_run: Any, arguments: list[str], parts: list[str]) -> None:
@@ -340,23 +360,8 @@ def test_runs_that_cannot_translate_are_named(run_cli: Cli, tiny_run: Any, tmp_p
     )
 
 
-@pytest.mark.parametrize(
-    ("stdin", "parts"),
-    [
-        (b"\x1f\x8bnot gzip at all", ["standard input, line 1", "gzip"]),
-        (b"x" * 1_100_000, ["standard input, line 1", "longer than 1,000,000 bytes"]),
-    ],
-)
-def test_input_that_is_no_text_is_named_by_its_line(translate: Cli, stdin: bytes, parts: list[str]) -> None:
-    one_line(translate(stdin=stdin, code=1), 1, *parts)
-
-
-def test_what_stands_before_a_bad_line_is_translated_first(translate: Cli) -> None:
-    result = translate(stdin=b"the cat\n\nthe d\xf6g\nthe cat\n", code=1)
-    assert len(result.lines) == 2 and result.lines[0] and not result.lines[1]
-    assert result.err.count("\n") == 1 and result.err.endswith("\n")
-    for part in ("standard input, line 3: not UTF-8", "byte 6", "iconv"):
-        assert part in result.err
+def test_input_that_cannot_be_unpacked_is_named(translate: Cli) -> None:
+    one_line(translate(stdin=b"\x1f\x8bnot gzip at all", code=1), 1, "standard input, line 1", "gzip")
 
 
 def test_files_that_cannot_be_read_are_named(translate: Cli, tmp_path: Path) -> None:
@@ -384,7 +389,7 @@ def test_an_overlong_line_is_cut_with_a_warning(
 
 
 def test_a_stream_is_read_a_window_at_a_time(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translator_module, "STREAM_LINES", 8)
+    monkeypatch.setattr(options_module, "STREAM_LINES", 8)
     read = 0
 
     def endless() -> Iterator[str]:
@@ -405,7 +410,7 @@ def test_windows_do_not_change_translations(
 ) -> None:
     options = Options(sample=True, seed=5)
     whole = [result.text for result in translator.stream(sources, options)]
-    monkeypatch.setattr(translator_module, "STREAM_LINES", 3)
+    monkeypatch.setattr(options_module, "STREAM_LINES", 3)
     assert [result.text for result in translator.stream(sources, options)] == whole
 
 
@@ -419,16 +424,18 @@ def test_a_line_break_that_the_model_writes_does_not_break_the_line(
 @posix_only
 def test_translations_come_before_the_input_ends_and_a_reader_may_leave(tiny_run: Any) -> None:
     process = start("translate", tiny_run.path, "--beam-size", "1", *ONE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(b"the cat\n" * (translator_module.STREAM_LINES + 1))
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    told: list[bytes] = []  # this model runs into loops and says so of every line: more than a pipe holds
+    reader = threading.Thread(target=lambda: told.extend(process.stderr or ()))
+    reader.start()
+    process.stdin.write(b"the cat\n" * (options_module.STREAM_LINES + 1))
     process.stdin.flush()
     assert process.stdout.readline().endswith(b"\n")  # standard input is still open
     process.stdout.close()
     process.stdin.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
     assert process.wait(300) == 0
+    reader.join(60)
+    assert [line for line in told if b"loop" not in line] == []
 
 
 @posix_only
@@ -741,7 +748,7 @@ def test_a_second_training_of_a_run_is_refused(in_corpus: Cli, tiny_run: Any) ->
     before = tree(tiny_run.path)
     with Run(tiny_run.path).locked():
         for option in ("--resume", "--overwrite"):
-            one_line(in_corpus("recipe.toml", option), 1, "runs/recipe: another training is writing this run")
+            one_line(in_corpus("recipe.toml", option), 1, f"another training (process {os.getpid()}) is writing")
     assert tree(tiny_run.path) == before
 
 

@@ -524,10 +524,10 @@ def test_missing_files_and_folders_are_configuration_errors(tmp_path: Path) -> N
 def test_unreadable_files_are_configuration_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, part: str
 ) -> None:
-    def fail(path: Path) -> bytes:
+    def fail(path: Path, mode: str) -> bytes:
         raise OSError(number, "Input/output error", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "open", fail)
     fails(lambda: load_config(tmp_path / "recipe.toml"), "recipe.toml: ", part)
 
 

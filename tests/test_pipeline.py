@@ -184,7 +184,7 @@ def test_a_run_folder_holds_the_documented_files_and_no_others(finished: Finishe
     }
     assert set(snapshot(finished.folder)) == drawn | checkpoints | {
         "config.toml", "tokenizer.model", "model.safetensors", "model.json", "metrics.jsonl", "README.md",
-        "training_sources.safetensors",
+        "training_sources.safetensors", "identity.json",
     }  # fmt: skip
     assert not (finished.folder / CORPUS).exists()
 
@@ -614,7 +614,7 @@ def test_a_corpus_that_merely_moved_may_be_resumed(tmp_path: Path) -> None:
     assert outcome.run.config().data.train_source == str(tmp_path / "new" / "train.de")
     before = snapshot(folder)
     other = configured(corpus(tmp_path / "other", VALID[:-1]), training={"max_steps": 6})
-    fails(TrainingError, "the validation is not the one", lambda: train(other, folder, resume=True))
+    fails(RunError, "the validation is not the one", lambda: train(other, folder, resume=True))
     without = configured({name: path for name, path in moved.items() if not name.startswith("valid")})
     fails(RunError, r"data\.valid_source = '', but", lambda: train(without, folder, resume=True))
     assert snapshot(folder) == before
@@ -675,11 +675,27 @@ def test_resuming_with_another_corpus_under_the_same_name_is_refused(tmp_path: P
     before = snapshot(tmp_path / "run")
     write_sides(tmp_path, "train", TRAIN[:-1])
     longer = configured(corpus, training={"max_steps": 4})
-    fails(TrainingError, "the corpus is not the one", lambda: train(longer, tmp_path / "run", resume=True))
+    fails(RunError, "the corpus is not the one", lambda: train(longer, tmp_path / "run", resume=True))
     assert snapshot(tmp_path / "run") == before
 
 
-def test_there_must_be_a_run_to_resume(tmp_path: Path, data: dict[str, str]) -> None:
-    fails(RunError, "no such run folder", lambda: train(configured(data), tmp_path / "absent", resume=True))
-    (tmp_path / "empty").mkdir()
-    fails(RunError, "not a run folder", lambda: train(configured(data), tmp_path / "empty", resume=True))
+def test_resuming_a_folder_without_a_run_starts_at_step_0_there(
+    tmp_path: Path, data: dict[str, str], finished: Finished
+) -> None:
+    """As after a kill while the data was prepared; what else is in the folder stays."""
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "notes.txt").write_text("mine")
+    (tmp_path / "killed" / "tokenizer.model").write_bytes(b"of a configuration that nobody knows any more")
+    for name in ("absent", "killed"):
+        listener = Listener()
+        train(finished.config, tmp_path / name, listener, resume=True)
+        assert any("there is nothing to resume: starting at step 0" in message for message in listener.messages)
+        assert model_bytes(tmp_path / name) == model_bytes(finished.folder)
+    assert (tmp_path / "killed" / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_left_of_a_run_without_its_configuration_is_not_taken_for_one(copied: Path, finished: Finished) -> None:
+    (copied / "config.toml").unlink()
+    before = snapshot(copied)
+    fails(RunError, "not a run folder", lambda: train(finished.config, copied, resume=True))
+    assert snapshot(copied) == before

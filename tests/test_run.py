@@ -20,7 +20,6 @@ from torch import Tensor
 
 from seq2seq import checkpoints as checkpoints_module
 from seq2seq import files as files_module
-from seq2seq import run as run_module
 from seq2seq.checkpoints import Checkpoint
 from seq2seq.config import Config, TokenizerConfig
 from seq2seq.errors import UserError
@@ -66,7 +65,7 @@ def finished(tmp_path: Path, tokenizers: dict[bool, Tokenizer]) -> Run:
     run.write_tokenizer(tokenizer)
     model = build_model(config, tokenizer)
     run.append_metrics({"step": 1, "loss": 2.5})
-    run.save_checkpoint(1, model.state_dict(), {"moment": torch.ones(3)}, {"metrics_size": run.metrics_size()})
+    run.save_checkpoint(1, model.state_dict(), {"moment": torch.ones(3)}, {"metrics_size": run.sync_metrics()})
     run.write_source_hashes({name: np.arange(3) for name in ("exact", "normalized")})
     run.write_model(model.state_dict(), {"identity": {"tokenizer": tokenizer.content_hash()}})
     return run
@@ -189,7 +188,7 @@ def test_a_process_that_died_holds_no_lock(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        fails(lambda: Run(tmp_path).locked().__enter__(), "another training")
+        fails(lambda: Run(tmp_path).locked().__enter__(), f"another training (process {process.pid})")
         process.communicate(timeout=300)
     assert (tmp_path / ".lock").exists()
     with Run(tmp_path).locked():
@@ -291,27 +290,31 @@ for work in (
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on file sizes are POSIX")
 def test_a_full_disk_is_named_and_leaves_the_run_as_it_was(finished: Run) -> None:
-    (finished.path / "model.json").unlink()  # write_model takes it away first, so that it never fits another model
     before = tree(finished.path)
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(finished.path)], capture_output=True, text=True, timeout=300, check=True
     )
     config, model, checkpoint = done.stdout.splitlines()
     assert config.startswith(f"{finished.path}/config.toml: no space left")
-    assert model.startswith(f"{finished.path}/model.safetensors: cannot be written")
-    assert "model.safetensors: cannot be written" in checkpoint
+    assert model.startswith(f"{finished.path}/model.safetensors: no space left")
+    assert checkpoint.startswith(f"{finished.path}/checkpoints/step-00000002/model.safetensors: no space left")
     assert tree(finished.path) == before
     assert Run(finished.path).latest_checkpoint() == Checkpoint(finished.path / "checkpoints/step-00000001", 1)
 
 
 def test_a_model_is_not_finished_until_its_description_is_there(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
+    replace, calls = os.replace, itertools.count(1)
 
-    monkeypatch.setattr(run_module, "write_json", fail)
+    def second_fails(source: Path, target: Path) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", second_fails)
     with pytest.raises(KeyboardInterrupt):
         finished.write_model({"weight": torch.ones(2)}, {})
     assert not finished.finished()
+    assert not finished.sound()
 
 
 # Metrics
@@ -319,11 +322,11 @@ def test_a_model_is_not_finished_until_its_description_is_there(finished: Run, m
 
 def test_metrics_come_back_line_by_line_and_are_cut_at_a_checkpoint(tmp_path: Path) -> None:
     run = Run.create(tmp_path)
-    assert run.metrics_size() == 0
+    assert run.sync_metrics() == 0
     assert list(run.metrics()) == []
     run.cut_metrics(0)
     run.append_metrics({"step": 1})
-    size = run.metrics_size()
+    size = run.sync_metrics()
     run.append_metrics({"step": 2})
     assert list(run.metrics()) == [{"step": 1}, {"step": 2}]
     run.cut_metrics(size)
@@ -379,28 +382,30 @@ def test_the_checkpoint_of_a_step_can_be_saved_again(run: Run) -> None:
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000005"]
 
 
-@pytest.mark.parametrize("writer", ["write_tensors", "write_json", "file_hash", "sync_folder"])
+@pytest.mark.parametrize("writer", ["write_tensors", "write_json", "file_hash", "sync"])
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_checkpoint_is_complete_or_not_there(
     run: Run, monkeypatch: pytest.MonkeyPatch, writer: str, call: int
 ) -> None:
     save(run, 1)
-    # Files are synchronised where they are written, the checkpoint's own folder at last.
-    module = files_module if writer == "sync_folder" else checkpoints_module
+    module = checkpoints_module
     before, original, calls = tree(run.path), getattr(module, writer), itertools.count(1)
 
-    def fail(*arguments: object) -> object:
+    def fail(*arguments: object, **options: object) -> object:
         if next(calls) == call:
             raise KeyboardInterrupt
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(module, writer, fail)
     try:
         save(run, 2)
     except KeyboardInterrupt:
-        assert tree(run.path) == before
+        if writer == "sync":  # of the folder, when the checkpoint has its name already: it is complete
+            run.checkpoints()[-1].verify()
+        else:
+            assert tree(run.path) == before
     else:
-        assert writer == "write_json"  # which is called once only
+        assert writer in ("write_json", "sync")  # which are called once only
         assert len(run.checkpoints()) == 2
 
 
@@ -509,6 +514,57 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Run) -> None:
     assert len(told) == 2
     flip(save(run, 4).path / "model.safetensors", -1)
     assert run.newest_sound_checkpoint(told.append) == Checkpoint(run.checkpoint_path(2), 2)
+
+
+def test_a_state_of_which_a_digit_changed_is_damaged(run: Run) -> None:
+    """Valid JSON with the right step: only its hash tells."""
+    for step in (1, 2):
+        run.save_checkpoint(step, {"weight": torch.ones(2)}, {"moment": torch.ones(2)}, {"epoch": 3, "rate": 0.1 + 0.2})
+    path = run.checkpoint_path(2) / "state.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"epoch": 3', '"epoch": 5'), encoding="utf-8")
+    fails(run.checkpoints()[1].state, "step-00000002/state.json: damaged", "SHA-256")
+    told: list[str] = []
+    assert run.newest_sound_checkpoint(told.append) == Checkpoint(run.checkpoint_path(1), 1)
+    assert len(told) == 1 and "going back to step 1" in told[0]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(run, 1)
+    before = tree(run.path)
+    monkeypatch.setattr(files_module, "free_space", lambda _: 1000)
+    message = fails(lambda: save(run, 2), "checkpoints/step-00000002: no space left", "1.0 kB free", "free some space")
+    assert ".saving" not in message
+    assert tree(run.path) == before
+
+
+def test_a_model_that_does_not_fit_leaves_the_one_before(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tree(finished.path)
+    monkeypatch.setattr(files_module, "free_space", lambda _: 1000)
+    fails(lambda: finished.write_model({"weight": torch.ones(9)}, {}), "run/model.safetensors: no space left")
+    assert tree(finished.path) == before and finished.sound()
+
+
+def test_replacing_a_run_that_is_interrupted_leaves_no_checkpoints_or_all(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(Crash):
+        Run.create(finished.path, overwrite=True)
+    monkeypatch.undo()
+    assert finished.checkpoints() == []
+    assert Run.begun(finished.path)  # so that it can be resumed, or replaced once more
+    Run.create(finished.path, overwrite=True)
+    assert tree(finished.path) == {}
+
+
+def test_metrics_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    fails(lambda: Run(tmp_path).append_metrics({"step": 1}), "metrics.jsonl: cannot be written")
 
 
 def test_where_all_checkpoints_are_damaged_none_is_touched(run: Run) -> None:

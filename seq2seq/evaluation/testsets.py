@@ -27,8 +27,14 @@ class TextFile:
     name: str
     lines: list[str]
 
+    @property
+    def blank(self) -> int:
+        """Lines with nothing but white space."""
+        return sum(not line.strip() for line in self.lines)
+
     def as_dict(self) -> dict[str, Any]:
-        return {"file": self.name, "lines": len(self.lines), "sha256": sha256_of_lines(self.lines)}
+        digest = sha256_of_lines(self.lines)
+        return {"file": self.name, "lines": len(self.lines), "blank_lines": self.blank, "sha256": digest}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,17 @@ class EvaluationSet:
 
     def __len__(self) -> int:
         return len(self.source.lines)
+
+    def remarks(self) -> list[str]:
+        """What should be known of the test set before its scores are believed, a line each."""
+        return [
+            f"{file.name}: {file.blank:,} of {len(file.lines):,} lines are blank, and count in the scores: {effect}"
+            for file, effect in (
+                (self.source, "a blank sentence is translated by a blank one"),
+                *((reference, "whatever is said there is wrong") for reference in self.references),
+            )
+            if file.blank
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         return {

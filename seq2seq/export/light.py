@@ -11,7 +11,8 @@ from typing import Any
 from seq2seq.config import Config
 from seq2seq.errors import OptionError, UserError
 from seq2seq.recipe import parse_config
-from seq2seq.text.tokenizer import Tokenizer
+from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer
+from seq2seq.untrusted import MAX_CONFIG_BYTES, MAX_JSON_BYTES, check_links, open_regular, read_regular
 
 # As in run.py and checkpoints.py, which import torch; a test compares them.
 CONFIG, MODEL, MODEL_INFO, CHECKPOINTS = "config.toml", "model.safetensors", "model.json", "checkpoints"
@@ -40,7 +41,9 @@ class LightRun:
     def open(cls, path: Path) -> LightRun:
         """Raises RunError as `Run.open` and `Run.info` do, where the folder holds no finished run."""
         try:
-            config = parse_config((path / CONFIG).read_text(encoding="utf-8"), origin=str(path / CONFIG))
+            check_links(path, (CONFIG, MODEL, MODEL_INFO, SHARED_FILE, SOURCE_FILE, TARGET_FILE))
+            text = read_regular(path / CONFIG, MAX_CONFIG_BYTES).decode("utf-8")
+            config = parse_config(text, origin=str(path / CONFIG))
             if not ((path / MODEL).exists() and (path / MODEL_INFO).exists()):
                 raise FileNotFoundError
             return cls(path, config, Tokenizer.load(path))
@@ -55,17 +58,17 @@ class LightRun:
         """What an export was made from: SHA-256 of the weights, of the tokenizer, of the configuration."""
         digests = {}
         for name in (MODEL, CONFIG):
-            with (self.path / name).open("rb") as file:
+            with open_regular(self.path / name) as file:
                 digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
         return {**digests, "tokenizer": self.tokenizer.content_hash()}
 
     def remark(self) -> str | None:
         """What `Run.remark` says, where it has something to say."""
         try:
-            training = json.loads((self.path / MODEL_INFO).read_bytes()).get("training")
+            training = json.loads(read_regular(self.path / MODEL_INFO, MAX_JSON_BYTES)).get("training")
             steps = training.get("steps") if isinstance(training, dict) else None
             kept = [int(entry.name.removeprefix("step-")) for entry in (self.path / CHECKPOINTS).glob("step-*")]
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return None
         if not isinstance(steps, int) or all(step <= steps for step in kept):
             return None

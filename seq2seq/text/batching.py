@@ -6,7 +6,8 @@ shuffled. An update takes `accumulate` micro-batches on each of `num_ranks` proc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -125,6 +126,16 @@ def updates(plan: list[Indices], *, accumulate: int, rank: int = 0, num_ranks: i
     """
     size = accumulate * num_ranks
     return [plan[start : start + size][rank::num_ranks] for start in range(0, len(plan), size)]
+
+
+def chain_hash(before: str, pairs: PiecePairs, micro_batches: Sequence[Indices]) -> str:
+    """SHA-256 over what came before and the pairs of one more update, in their order, with their lengths in pieces."""
+    digest = hashlib.sha256(before.encode())
+    for indices in micro_batches:
+        digest.update(len(indices).to_bytes(8, "little") + indices.astype("<i8").tobytes())
+        for lengths in (pairs.source_lengths, pairs.target_lengths):
+            digest.update(lengths[indices].astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def collate(pairs: PiecePairs, indices: Indices) -> Batch:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from seq2seq.atomic import replacing
 from seq2seq.config import DataConfig
 from seq2seq.text.errors import DataError, unwritable
 
@@ -240,20 +240,16 @@ def _plausible(source_length: int, target_length: int, data: DataConfig, counts:
 @contextmanager
 def _arrow_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
     """A writer of record batches to a temporary file, which takes the place of `path` if all goes well."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as sink:
-            with pa.ipc.new_stream(sink, schema) as writer:
-                yield writer
-            sink.flush()
-            os.fsync(sink.fileno())
-        os.replace(temporary, path)
+        with (
+            replacing(path) as temporary,
+            open(temporary, "wb") as sink,
+            pa.ipc.new_stream(sink, schema) as writer,
+        ):
+            yield writer
     except OSError as error:
         raise unwritable(path, error) from None
-    finally:
-        with suppress(OSError):  # there is none once all went well, nor where it could not be made
-            temporary.unlink()
 
 
 def _open_batches(path: Path, schema: pa.Schema | None = None) -> list[Any]:

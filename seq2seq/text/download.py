@@ -17,13 +17,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from seq2seq.atomic import readable_size, replacing
 from seq2seq.config import Download
 from seq2seq.text.errors import DataError, unwritable
+from seq2seq.untrusted import open_regular
 
 __all__ = ["DataError", "ensure_downloads"]
 
@@ -56,7 +57,7 @@ def _check_existing(path: Path, download: Download) -> None:
     if path.is_dir():
         raise DataError(f"{path}: is a folder where a file is expected; correct its path in data.downloads")
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
@@ -69,24 +70,18 @@ def _check_existing(path: Path, download: Download) -> None:
 
 def _fetch(path: Path, download: Download, report: Callable[[str], None]) -> None:
     """Fetches a file by way of a temporary one in the same folder, so that it appears whole or not at all."""
-    temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            found = _transfer_with_retries(file, path, download.url, report)
-            file.flush()
-            os.fsync(file.fileno())
-        if found != download.sha256.lower():
-            raise DataError(
-                f"{path}: what {download.url} gave has SHA-256 sum {found}, data.downloads expects "
-                f"{download.sha256.lower()}; the file there has changed, or the sum in the configuration is wrong"
-            )
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as file:
+                found = _transfer_with_retries(file, path, download.url, report)
+            if found != download.sha256.lower():
+                raise DataError(
+                    f"{path}: what {download.url} gave has SHA-256 sum {found}, data.downloads expects "
+                    f"{download.sha256.lower()}; the file there has changed, or the sum in the configuration is wrong"
+                )
     except OSError as error:  # the disk's: those of the network have become DataErrors further in
         raise unwritable(path, error) from None
-    finally:
-        with suppress(OSError):  # there is none once all went well, nor where it could not be made
-            temporary.unlink()
 
 
 def _transfer_with_retries(file: BinaryIO, path: Path, url: str, report: Callable[[str], None]) -> str:
@@ -113,7 +108,7 @@ def _transfer(file: BinaryIO, path: Path, url: str, report: Callable[[str], None
         raise _network_error(error, path, url) from None
     with response:
         size = response.length  # None where the server does not say
-        report(f"downloading {path.name}" + (f" ({_readable(size)})" if size is not None else ""))
+        report(f"downloading {path.name}" + (f" ({readable_size(size)})" if size is not None else ""))
         while True:
             try:
                 chunk = response.read(CHUNK_BYTES)
@@ -176,11 +171,3 @@ def _network_error(error: Exception, path: Path, url: str) -> DataError:
     else:
         what = str(reason)
     return kind(f"{path}: cannot be fetched from {url}: {' '.join(what.split())}; {remedy}")
-
-
-def _readable(size: int) -> str:
-    """A number of bytes for people: 1.2 MB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"

@@ -14,9 +14,13 @@ class DataError(UserError):
     """The data is wrong or out of reach. The message names the file, the line and the remedy (exit code 1)."""
 
 
-def unwritable(path: Path, error: OSError) -> DataError:
-    """The DataError for a file that cannot be written: no space, no permission, no such folder."""
+class UnwritableError(DataError):
+    """A file cannot be written."""
+
+
+def unwritable(path: Path, error: OSError) -> UnwritableError:
+    """The error for a file that cannot be written: no space, no permission, no such folder."""
     reason = error.strerror or str(error)
     if error.errno in OUT_OF_SPACE:
-        return DataError(f"{path}: no space left to write it ({reason}); free some space or choose another disk")
-    return DataError(f"{path}: cannot be written ({reason}); check the folder and its permissions")
+        return UnwritableError(f"{path}: no space left to write it ({reason}); free some space or choose another disk")
+    return UnwritableError(f"{path}: cannot be written ({reason}); check the folder and its permissions")

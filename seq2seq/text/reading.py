@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import itertools
 import json
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from seq2seq.config import ConfigError, DataConfig
+from seq2seq.errors import unreadable
 from seq2seq.text.errors import DataError
 
 Split = Literal["train", "valid", "test"]
+Mend = Callable[[str], None]  # is told, in a line, of what was mended
 Column = tuple[str, ...]  # the way to a side in a row: (column,), or ("translation", language)
 
 MAX_LINE_BYTES = 1_000_000  # a gigabyte without a line break must not end up in memory
@@ -21,66 +24,100 @@ GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text file, gzipped or not, one at a time; see `lines_of` for what a line is.
+def read_lines(path: Path, mend: Mend | None = None) -> Iterator[str]:
+    """The lines of a UTF-8 text file, gzipped or not, one at a time; see `lines_of` for what a line is, and for `mend`.
 
     Raises DataError where the file is missing, unreadable, damaged or not text.
     """
     try:
         with open(path, "rb") as stream:
-            yield from lines_of(stream, str(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder; name a file") from None
-    except PermissionError:
-        raise DataError(f"{path}: may not be read; check its permissions") from None
+            yield from lines_of(stream, str(path), mend)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(unreadable(path, error)) from None
 
 
-def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
+def lines_of(stream: BinaryIO, name: str, mend: Mend | None = None) -> Iterator[str]:
     r"""The lines of a binary stream such as standard input; `name` stands for it in error messages.
 
     A line ends at "\n" and nowhere else: the separators that str.splitlines also knows occur inside sentences, and
     splitting there would shift one side of a corpus against the other. One "\r" before the "\n" goes with it, as does
     a byte order mark at the very start. The last line may lack its "\n". A stream that can be peeked into is
-    decompressed when it starts as gzip does, whatever its name. Raises DataError with the line's number.
+    decompressed when it starts as gzip does, whatever its name. A line at a time is in memory, of MAX_LINE_BYTES.
+
+    Raises DataError with the line's number where a line is too long or not UTF-8. With `mend`, which is told of them,
+    these lines are cut and their wrong bytes replaced by U+FFFD instead. A gzip that is cut short is always an error.
     """
     peek = getattr(stream, "peek", None)
     if peek is not None and peek(2)[:2] == GZIP_MAGIC:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     for number in itertools.count(1):
-        try:
-            line = stream.readline(len(BOM) + MAX_LINE_BYTES + len(b"\r\n"))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{name}, line {number}: damaged gzip file ({error}); fetch or pack it again") from None
-        if number == 1:
-            line = line.removeprefix(BOM)
-        if not line:
+        where = f"{name}, line {number}"
+        line = _read_line(stream, len(BOM) + MAX_LINE_BYTES + len(b"\r\n"), where)
+        ended = line.endswith(b"\n")
+        text = line.removeprefix(BOM) if number == 1 else line
+        if not text:
             return
-        if line.endswith(b"\n"):
-            line = line[:-1].removesuffix(b"\r")
-        if len(line) > MAX_LINE_BYTES:
-            raise DataError(
-                f"{name}, line {number}: longer than {MAX_LINE_BYTES:,} bytes; one sentence a line is expected"
-            )
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name}, line {number}: not UTF-8 text (byte {error.start + 1} of the line); convert it, with iconv "
-                f"for example"
-            ) from None
+        if ended:
+            text = text[:-1].removesuffix(b"\r")
+        if len(text) <= MAX_LINE_BYTES:
+            yield _decode(text, where, mend)
+            continue
+        if mend is None:
+            raise DataError(f"{where}: longer than {MAX_LINE_BYTES:,} bytes; one sentence a line is expected")
+        mend(f"{where}: longer than {MAX_LINE_BYTES:,} bytes; the rest of it is left out")
+        while not ended and line:
+            line = _read_line(stream, MAX_LINE_BYTES, where)
+            ended = line.endswith(b"\n")
+        # Not a part of a character at the cut.
+        whole = codecs.getincrementaldecoder("utf-8")("replace").decode(text[:MAX_LINE_BYTES])
+        yield whole
+
+
+def _read_line(stream: BinaryIO, most: int, where: str) -> bytes:
+    try:
+        return stream.readline(most)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{where}: damaged gzip file ({error}); fetch or pack it again") from None
+
+
+def _decode(line: bytes, where: str, mend: Mend | None) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"{where}: not UTF-8 text (byte {error.start + 1} of the line)"
+    if mend is None:
+        raise DataError(f"{problem}; convert it, with iconv for example")
+    mend(f"{problem}; the bytes that are none are taken for unknown characters")
+    return line.decode("utf-8", "replace")
 
 
 # Pairs
+
+
+def aligned(first: Iterator[str], second: Iterator[str], name: str, other_name: str) -> Iterator[tuple[str, str]]:
+    """Lines in pairs; the names stand for their files in error messages. Raises DataError where one has more lines."""
+    for number, (one, other) in enumerate(itertools.zip_longest(first, second), start=1):
+        if one is None or other is None:
+            longer, shorter = (name, other_name) if other is None else (other_name, name)
+            raise DataError(
+                f"{shorter} ends after line {number - 1:,}, and {longer} has a line {number:,}: line N of one must "
+                "belong to line N of the other"
+            )
+        yield one, other
 
 
 def has_split(data: DataConfig, split: Split) -> bool:
     """Whether the configuration gives the split a corpus, in any of the three ways."""
     given = getattr(data, f"{split}_source") or getattr(data, f"{split}_pairs")
     return bool(given or (data.dataset and getattr(data, f"{split}_split")))
+
+
+def corpus_name(data: DataConfig, split: Split) -> str:
+    """What the corpus of a split is called in messages: its files, or the dataset."""
+    source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
+    if source:
+        return f"{source} and {target}"
+    return getattr(data, f"{split}_pairs") or f"dataset {data.dataset}, split {getattr(data, f'{split}_split')}"
 
 
 def read_pairs(data: DataConfig, split: Split) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import sentencepiece
 
 from seq2seq.config import TokenizerConfig
 from seq2seq.errors import UserError
+from seq2seq.text.model_proto import ModelProtoError, check_model_proto
+from seq2seq.untrusted import open_regular
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SHARED_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.model", "source.model", "target.model"
@@ -106,6 +109,10 @@ class Tokenizer:
         clean = [[int(i) for i in sequence if i not in (PAD, BOS, EOS)] for sequence in ids]
         return [str(text) for text in self.target.decode(clean)] if clean else []
 
+    def says_nothing(self, ids: Sequence[int]) -> bool:
+        """Whether a source sentence, which is not empty, has unknown characters and spaces only."""
+        return bool(ids) and all(i == UNK or self.source.id_to_piece(int(i)) == "▁" for i in ids)
+
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.source.id_to_piece(int(i))) for i in ids]
@@ -118,19 +125,21 @@ class Tokenizer:
 def read_model(path: Path) -> bytes:
     """The bytes of a SentencePiece model file; refuses one that is missing or implausibly large."""
     try:
-        size = path.stat().st_size
-        if size > MAX_MODEL_BYTES:
-            raise TokenizerError(f"{path}: {size:,} bytes is too large for a SentencePiece model")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_MODEL_BYTES:
+                raise TokenizerError(f"{path}: {size:,} bytes is too large for a SentencePiece model")
+            return file.read()
     except OSError as error:
         raise TokenizerError(f"{path}: the SentencePiece model cannot be read: {error.strerror}") from None
 
 
 def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     try:
-        if not content:
-            raise ValueError("sentencepiece takes this for no model at all")
+        check_model_proto(content)
         processor = sentencepiece.SentencePieceProcessor(model_proto=content)
+    except ModelProtoError as error:
+        raise TokenizerError(f"{name}: not a SentencePiece model, or a damaged one: {error}") from None
     except (RuntimeError, ValueError, TypeError):
         raise TokenizerError(f"{name}: not a SentencePiece model, or a damaged one") from None
     ids = (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())

@@ -65,9 +65,10 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
             value = tensors.get(f"{name}/{key}")
             if value is None:
                 raise ValueError(f"optimizer state of {name} lacks {key}")
-            if key != "step" and value.shape != parameter.shape:
+            shape = torch.Size() if key == "step" else parameter.shape
+            if value.shape != shape or not value.is_floating_point():
                 raise ValueError(
-                    f"optimizer state {name}/{key} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}"
+                    f"optimizer state {name}/{key} has shape {tuple(value.shape)}, not {tuple(shape)}, or no fractions"
                 )
             state[key] = value.to(parameter.device, copy=True)
         optimizer.state[parameter] = state

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from seq2seq.errors import UserError
 
+# What a run's state and log say about the clock: the only parts that differ between two runs of one configuration.
+TIMINGS = frozenset({"seconds", "metrics_size", "target_tokens_per_second", "validation_seconds"})
 STATE_FORMAT = 2  # raised whenever a resumed run would not go on as the one that was saved
 
 
@@ -46,6 +48,13 @@ class TrainingState:
     target_tokens: int = 0
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    # -log p per target token, to see it explode: a moving average, its lowest value, the last step's (see health.py).
+    average_nll: float | None = None
+    lowest_nll: float | None = None
+    last_nll: float | None = None
+    exploded_steps: int = 0
+    exploded_in_a_row: int = 0
+    batches: str = ""  # a hash of all batches so far, in their order
     best_bleu: float | None = None
     best_score: float | None = None  # what checkpoints are ranked by: the BLEU, or minus the loss where there is none
     best_step: int | None = None

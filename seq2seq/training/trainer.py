@@ -15,14 +15,19 @@ from typing import Any
 
 import torch
 
+from seq2seq.checkpoints import MODEL, OPTIMIZER, STATE, tensor_bytes
 from seq2seq.config import TrainingConfig
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
-from seq2seq.run import Run
-from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, in_order, plan_epoch, updates
+from seq2seq.resuming import check_identity
+from seq2seq.run import Run, load_weights
+from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, in_order, plan_epoch, updates
 from seq2seq.training.averaging import ranked_steps, regular_steps, score
+from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, not_finite, watch_loss
 from seq2seq.training.horizon import check_end, known_horizon, plan_at_speed, plan_from_timings
 from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_tensors
+from seq2seq.training.restoring import check_saved_state
+from seq2seq.training.room import check_room
 from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResult, TrainingError, TrainingState, Window
 from seq2seq.training.updates import Step, Updater, batch_losses
 
@@ -71,11 +76,14 @@ class Trainer:
         """Trains until a limit is reached. Raises TrainingError, or Interrupted after saving."""
         state = self.state
         self._set_horizon()
+        if not self._done():
+            check_room(self.run, self.config, tensor_bytes(self.model.state_dict()), self.observer.message)
         started, before = time.perf_counter(), state.seconds
         timings: list[float] = []
         done = self._done()
         while not done:
             update = self._next_update()
+            state.batches = chain_hash(state.batches, self._pairs, update)
             state.step += 1
             rate = learning_rate(self.config, self.model.config.d_model, state.step, state.horizon)
             begun = time.perf_counter()
@@ -84,8 +92,7 @@ class Trainer:
                 self._settle()
             timings.append(time.perf_counter() - begun)
             state.seconds = before + time.perf_counter() - started
-            if state.horizon is None:
-                self._plan_horizon(timings)
+            planned = state.horizon is None and self._plan_horizon(timings)
             done = self._done()  # by time too: asked once a step, so that log, validation and checkpoint agree
             if done or state.step % self.config.log_every == 0:
                 self._settle()
@@ -94,7 +101,7 @@ class Trainer:
             state.seconds = before + time.perf_counter() - started
             state.finished = done = done or self._out_of_patience()
             stop = self.stop()
-            if best or done or stop or state.step % self.config.save_every == 0:
+            if best or done or stop or planned or state.step % self.config.save_every == 0:
                 self.save()
             if stop and not done:
                 raise Interrupted
@@ -159,9 +166,11 @@ class Trainer:
                 self._take_plan(plan_at_speed(config, state.step, state.seconds, speed, per_epoch))
         state.limits = limits
 
-    def _plan_horizon(self, timings: list[float]) -> None:
+    def _plan_horizon(self, timings: list[float]) -> bool:
+        """Plans it if it is time to. A plan is to be saved at once: after a crash, the clock would give another."""
         state = self.state
         self._take_plan(plan_from_timings(self.config, state.step, state.seconds, timings, self._updates_per_epoch))
+        return state.horizon is not None
 
     def _take_plan(self, horizon: int | None) -> None:
         if horizon is not None:
@@ -184,18 +193,27 @@ class Trainer:
         if result.finite:
             state.target_tokens += result.tokens
             state.skipped_in_a_row = 0
+            self._watch(result.nll / result.tokens, step)
             return
         state.skipped_steps += 1
         state.skipped_in_a_row += 1
         what = "loss" if not math.isfinite(result.loss) else "gradient"
         self.observer.message(f"step {step}: the {what} is not finite; the step is skipped")
         if state.skipped_in_a_row >= self.config.max_skipped_steps:
-            latest = self.run.latest_checkpoint()
-            remedy = f", and continue from step {latest.step:,} with --resume" if latest else ""
-            raise TrainingError(
-                f"{state.skipped_in_a_row} steps in a row had a {what} that is not finite: lower "
-                f'training.learning_rate_scale, set training.clip_norm=1, or training.precision="fp32"{remedy}'
-            )
+            raise self._failure(f"{state.skipped_in_a_row} steps in a row had a {what} that is not finite")
+
+    def _watch(self, nll: float, step: int) -> None:
+        state = self.state
+        rate = learning_rate(self.config, self.model.config.d_model, step, state.horizon)
+        if watch_loss(state, nll):
+            self.observer.message(f"step {step}: {explosion(state, rate)}; until it is down again, nothing is saved")
+        if state.exploded_in_a_row >= EXPLODED_STEPS:
+            raise self._failure(f"step {step}: {explosion(state, rate)}, for {EXPLODED_STEPS} steps now")
+
+    def _failure(self, what: str) -> TrainingError:
+        latest = self.run.latest_checkpoint()
+        where = f", and continue from step {latest.step:,} with --resume" if latest else ""
+        return TrainingError(f"{what}: {REMEDIES}{where}")
 
     # Reports, validation, checkpoints
 
@@ -213,6 +231,7 @@ class Trainer:
             "target_tokens_per_second": round(window.tokens / window.seconds()),
             "seconds": round(state.seconds, 2),
             "skipped_steps": state.skipped_steps,
+            "exploded_steps": state.exploded_steps,
         }
         self.run.append_metrics(record)
         self.observer.progress({**record, "horizon": state.horizon})
@@ -224,7 +243,10 @@ class Trainer:
         if self.valid_pairs is None:
             return False
         started = time.perf_counter()
+        self._check_finite("the weights of", self.model.state_dict())
         loss = validation_loss(self.model, self.valid_pairs, config.micro_batch_tokens, self.device)
+        if not math.isfinite(loss):  # there is no ranking by it
+            raise self._failure(f"step {state.step}: the validation loss is not finite")
         bleu = self.evaluate(self.model) if self.evaluate is not None else None
         record = {
             "step": state.step,
@@ -249,38 +271,60 @@ class Trainer:
         return ranked_steps(self.state.validations)[: self.config.keep_best]
 
     def save(self) -> None:
-        """Writes a checkpoint and removes those that need not be kept."""
+        """Writes a checkpoint and removes those that need not be kept; of a model that went wrong, does neither.
+
+        Raises TrainingError where that is the end: values that are not finite, a loss that has exploded at the end.
+        """
         self._settle()
         state, config = self.state, self.config
-        state.metrics_size = self.run.metrics_size()
+        if exploded(state):
+            if state.finished:
+                rate = learning_rate(config, self.model.config.d_model, state.step, state.horizon)
+                raise self._failure(f"step {state.step}: {explosion(state, rate)}")
+            return
+        optimizer = optimizer_tensors(self.updater.optimizer, self.model)
+        self._check_finite("the weights of", self.model.state_dict())
+        self._check_finite("the optimizer's", optimizer)
+        state.metrics_size = self.run.sync_metrics()
         values = {
             "state_format": STATE_FORMAT,
             **asdict(state),
             "since_log": self._since_log.sums(),
             "identity": self.identity,
         }
-        optimizer = optimizer_tensors(self.updater.optimizer, self.model)
         self.run.save_checkpoint(state.step, self.model.state_dict(), optimizer, values)
+        self._prune()
+
+    def _prune(self) -> None:
+        state, config = self.state, self.config
         regular = regular_steps(config, (checkpoint.step for checkpoint in self.run.checkpoints()), state.step)
         self.run.prune_checkpoints({*self._best_steps(), *regular[-config.keep_last :]})
 
+    def _check_finite(self, what: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        if name := not_finite(tensors):
+            raise self._failure(f"step {self.state.step}: {what} {name} are not finite, and not saved")
+
     def resume(self) -> bool:
-        """Continues from the newest checkpoint, if there is one. Raises TrainingError where it is of other data."""
+        """Continues from the newest checkpoint, if there is one. Raises RunError where it is of other data."""
         self.run.clean()
         checkpoint = self.run.newest_sound_checkpoint(self.observer.message)
         if checkpoint is None:
             self.run.cut_metrics(0)
             return False
         values = checkpoint.state()
-        for name, value in values.get("identity", {}).items():
-            if self.identity.get(name, value) != value:
-                raise TrainingError(f"--resume: the {name} is not the one that this run began with; use --overwrite")
-        self.state = TrainingState.from_dict(values)
+        state = TrainingState.from_dict(values)
+        check_saved_state(values, str(checkpoint.path / STATE))
+        check_identity(values.get("identity", {}), self.identity)
+        self.state = state
         self._keep_environment(self.state.environment)
         self._since_log = Window(values.get("since_log"))
-        self.model.load_state_dict(checkpoint.model_tensors())
-        load_optimizer_tensors(self.updater.optimizer, self.model, checkpoint.optimizer_tensors())
+        load_weights(self.model, checkpoint.model_tensors(), str(checkpoint.path / MODEL))
+        try:
+            load_optimizer_tensors(self.updater.optimizer, self.model, checkpoint.optimizer_tensors())
+        except ValueError as error:
+            raise TrainingError(f"{checkpoint.path / OPTIMIZER}: damaged: {error}") from None
         self.run.cut_metrics(self.state.metrics_size)
+        self._prune()  # a kill may have come between saving and this
         return True
 
     def _environment(self) -> dict[str, Any]:
@@ -299,7 +343,9 @@ class Trainer:
         if self.config.precision == "auto" and "precision" in saved:
             self.model.compute_dtype = torch.bfloat16 if saved["precision"] == "bf16" else torch.float32
         now = self._environment()
-        changed = [f"{name} {now[name]} instead of {value}" for name, value in saved.items() if now.get(name) != value]
+        changed = [
+            f"{name} {now.get(name)} instead of {value}" for name, value in saved.items() if now.get(name) != value
+        ]
         if changed:
             self.observer.message(f"resuming with {', '.join(changed)}: not bit for bit what it would have been")
         self.state.environment = now

@@ -147,6 +147,7 @@ def test_test_sets_are_read_from_files_gzipped_or_not(tmp_path: Path) -> None:
     assert described["source"] == {
         "file": str(source),
         "lines": 60,
+        "blank_lines": 0,
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
     }
     assert described["references"][1]["sha256"] == hashlib.sha256(second.read_bytes()).hexdigest()

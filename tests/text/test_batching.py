@@ -15,6 +15,7 @@ from seq2seq.text.batching import (
     Batch,
     Indices,
     Lengths,
+    chain_hash,
     collate,
     in_order,
     pack,
@@ -189,6 +190,28 @@ def test_as_many_ranks_as_micro_batches_make_the_same_updates() -> None:
 
 
 # Batches
+
+
+def test_the_hash_of_all_batches_knows_their_pairs_order_and_lengths() -> None:
+    pairs = Pairs([([4] * (n % 3), [5] * n) for n in range(8)])
+    longer = Pairs([(source, [*target, 6]) for source, target in pairs.rows])
+
+    def chained(pairs: Pairs, *updates: list[list[int]]) -> str:
+        found = ""
+        for update in updates:
+            found = chain_hash(found, pairs, [np.array(indices, dtype=np.int64) for indices in update])
+        return found
+
+    plans = (
+        ([[1, 2], [3]], [[4]]),
+        ([[1], [2, 3]], [[4]]),
+        ([[1, 2], [3], [4]],),
+        ([[2, 1], [3]], [[4]]),
+        ([[1, 2], [3]],),
+    )
+    hashes = {chained(pairs, *plan) for plan in plans} | {chained(longer, *plans[0])}
+    assert len(hashes) == len(plans) + 1
+    assert chained(pairs, *plans[0]) == chained(pairs, *plans[0])
 
 
 def test_a_batch_is_laid_out_as_the_decoder_needs_it() -> None:

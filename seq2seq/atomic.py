@@ -1,0 +1,53 @@
+"""Files that appear whole under their name, or not at all. All single files are written this way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; synchronises what is there and renames it to `path`.
+
+    Where anything fails, the temporary file is removed and what stood at `path` stays. OSErrors go through as they
+    come: they name the temporary file or none, and it is for the caller to say which file could not be written.
+    """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        sync(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):  # there is none once all went well, nor where it could not be made
+            temporary.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def left_behind(folder: Path, name: str) -> list[Path]:
+    """Temporary files of the file `name` that writers which were killed have left in a folder."""
+    return list(folder.glob(f".{name}.*.tmp"))
+
+
+def sync(path: Path) -> None:
+    """Makes the content of a file durable, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes for people: 1.2 MB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"

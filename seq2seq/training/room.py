@@ -1,0 +1,29 @@
+"""Is there room on the disk for what a training keeps?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from seq2seq.atomic import readable_size
+from seq2seq.checkpoints import CHECKPOINTS, OVERHEAD_BYTES
+from seq2seq.config import TrainingConfig
+from seq2seq.files import check_space, free_space
+from seq2seq.run import Run
+
+
+def check_room(run: Run, config: TrainingConfig, weights: int, tell: Callable[[str], None]) -> None:
+    """Raises UnwrittenError where not even one checkpoint and a model fit; warns where all that is kept may not.
+
+    weights: bytes of the model. Its optimizer has twice as many.
+    """
+    folder = run.path / CHECKPOINTS
+    check_space(folder, 4 * weights + OVERHEAD_BYTES)
+    # The two newest checkpoints have optimizers; one more checkpoint is being written; and there is the model to use.
+    needed = weights * (config.keep_last + config.keep_best + 2 * 2 + 3 + 1)
+    there = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
+    free = free_space(run.path)
+    if free is not None and free + there < needed:
+        tell(
+            f"{run.path}: what is kept may come to {readable_size(needed)}, and {readable_size(free)} are free; "
+            "free some space, or lower training.keep_last"
+        )

@@ -1,0 +1,46 @@
+"""What a resumed run may change is what docs/RESUMING.md says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seq2seq.config import DecodingConfig, TrainingConfig
+from seq2seq.files import RunError
+from seq2seq.recipe import build_config
+from seq2seq.resuming import HASHED, MAY_CHANGE, VALIDATED, check_changes, check_identity
+
+DOCS = Path(__file__).parents[1] / "docs" / "RESUMING.md"
+
+
+def test_the_documentation_lists_exactly_what_may_change() -> None:
+    section = DOCS.read_text(encoding="utf-8").split("## What may change")[1].split("\n## ")[0]
+    listed, _, decoding = section.partition("- in `[decoding]`")
+    fields = {name for line in listed.splitlines() if line.startswith("- ") for name in re.findall(r"`(\w+)`", line)}
+    assert fields == MAY_CHANGE
+    assert set(re.findall(r"`(\w+)`", decoding.split("\n- paths")[0])) == VALIDATED
+
+
+def test_what_is_listed_are_fields() -> None:
+    assert TrainingConfig.model_fields.keys() >= MAY_CHANGE
+    assert DecodingConfig.model_fields.keys() >= VALIDATED
+
+
+def test_what_does_not_bear_on_validation_may_change() -> None:
+    old = build_config({"data": {"train_pairs": "a.tsv"}})
+    check_changes(old, build_config({"data": {"train_pairs": "b.tsv"}, "decoding": {"beam_size": 9}}))
+    with pytest.raises(RunError, match=r"--resume: decoding\.length_penalty = 2\.0, but this run began with 0\.6"):
+        check_changes(old, build_config({"data": {"train_pairs": "a.tsv"}, "decoding": {"length_penalty": 2.0}}))
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_other_content_is_refused_by_name(name: str) -> None:
+    old = dict.fromkeys(HASHED, "a")
+    check_identity({}, old)
+    check_identity(old, {})
+    check_identity(old, old)
+    with pytest.raises(RunError, match=f"the {name} is not the one that this run began with") as caught:
+        check_identity(old, {**old, name: "b"})
+    assert HASHED[name] in str(caught.value) and "--overwrite" in str(caught.value)

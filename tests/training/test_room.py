@@ -1,0 +1,43 @@
+"""Space on the disk is looked at before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seq2seq import files as files_module
+from seq2seq.config import TrainingConfig
+from seq2seq.files import UnwrittenError
+from seq2seq.run import Run
+from seq2seq.training import room as room_module
+from seq2seq.training.room import check_room
+
+WEIGHTS = 1_000_000
+
+
+def check(folder: Path, free: int | None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    for module in (files_module, room_module):
+        monkeypatch.setattr(module, "free_space", lambda _: free)
+    config = TrainingConfig.model_validate({"keep_last": 5, "keep_best": 1})
+    check_room(Run(folder), config, WEIGHTS, told.append)
+    return told
+
+
+def test_without_room_for_one_checkpoint_and_a_model_training_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnwrittenError, match=r"checkpoints: no space left.*3\.9 MB free.*free some space"):
+        check(tmp_path, 3_900_000, monkeypatch)
+
+
+def test_where_not_all_may_fit_it_is_told_and_what_is_there_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (told,) = check(tmp_path, 13_900_000, monkeypatch)
+    assert "14.0 MB" in told and "13.9 MB are free" in told and "training.keep_last" in told
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-00000001" / "model.safetensors").write_bytes(bytes(100_000))
+    assert check(tmp_path, 13_900_000, monkeypatch) == []
+    assert check(tmp_path, None, monkeypatch) == []
