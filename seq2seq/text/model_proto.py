@@ -20,7 +20,7 @@ MAX_PIECES = 1_100_000  # tokenizer.vocab_size ends at a million
 MAX_PIECE_BYTES = 512  # SentencePiece makes none of more than 16 characters unless told to
 MAX_NORMALIZED_BYTES = 256  # what one character becomes: 33 at most in Unicode's NFKC
 MAX_SETTING_BYTES = 1 << 20  # texts in trainer_spec, such as the name of the corpus, or a list of symbols
-TRAINER_MODEL_TYPE, UNIGRAM, BPE = 3, 1, 2
+TRAINER_MODEL_TYPE, UNIGRAM, BPE, CHAR = 3, 1, 2, 4
 TRAINER_UNK_SURFACE = 44  # the text that stands for an unknown piece in every translation
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -77,8 +77,8 @@ def _check_trainer(content: bytes) -> None:
                 _utf8(value, "the text for unknown pieces")
         if field == TRAINER_MODEL_TYPE:
             model_type = value if isinstance(value, int) else 0
-    if model_type not in (UNIGRAM, BPE):
-        raise ModelProtoError("it is neither a bpe nor a unigram model")
+    if model_type not in (UNIGRAM, BPE, CHAR):
+        raise ModelProtoError("it is a model of neither bpe, unigram nor characters")
 
 
 def _check_normalizer(content: bytes) -> None:
