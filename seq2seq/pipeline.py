@@ -22,6 +22,7 @@ from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, UnwrittenError, write_atomic
+from seq2seq.machine import peak_memory_bytes
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
@@ -32,7 +33,6 @@ from seq2seq.runtime import (
     choose_precision,
     derived_seed,
     describe_hardware,
-    peak_memory_bytes,
     set_up_cpu,
 )
 from seq2seq.text.batching import plan_epoch

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
-import platform
 import sys
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from seq2seq.errors import OptionError
+from seq2seq.machine import available_cores, processor_name
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -54,13 +52,6 @@ def set_up_cpu(num_threads: int) -> int:
     return threads
 
 
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
 def _keep_freed_memory() -> None:
     """Tells glibc not to hand large blocks back to the kernel: fetching them again costs more than using them."""
     if not sys.platform.startswith("linux"):
@@ -79,29 +70,10 @@ def describe_hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
-    return f"{_processor_name()}, {threads} thread{'s' if threads != 1 else ''}"
-
-
-def _processor_name() -> str:
-    try:
-        # Linux, where platform.processor() is mostly empty.
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown processor"
+    return f"{processor_name()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
 def derived_seed(*parts: int | str) -> int:
     """A seed for one purpose, a pure function of its parts: (seed, what it is for, epoch or step, ...)."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process ever had resident."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

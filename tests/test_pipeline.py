@@ -8,13 +8,14 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import Listener
 from safetensors.torch import load_file
 
 from seq2seq import pipeline
@@ -59,21 +60,6 @@ def made_up_pairs(count: int, seed: int) -> Pairs:
 
 
 TRAIN, VALID, TEST = made_up_pairs(200, 1), made_up_pairs(12, 2), made_up_pairs(10, 3)
-
-
-@dataclass
-class Listener:
-    messages: list[str] = field(default_factory=list)
-    validations: list[dict[str, Any]] = field(default_factory=list)
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def progress(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def validation(self, record: Mapping[str, Any]) -> None:
-        self.validations.append(dict(record))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,6 @@ log-probabilities by |y|^alpha and renormalises what remains when padding, unkno
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +26,7 @@ from seq2seq.errors import OptionError
 from seq2seq.export.errors import ExportError, need
 from seq2seq.export.folder import CERTIFICATE
 from seq2seq.export.light import LightRun, check_quantization, read_certificate
+from seq2seq.machine import available_cores
 from seq2seq.text.tokenizer import BOS, EOS, PAD
 
 EXPORTS = "exports"
@@ -87,7 +87,7 @@ class CTranslate2Translator:
         self.tokenizer, self.config = self.run.tokenizer, self.run.config.decoding
         self.quantization, self.warn, self.scores = quantization, warn, scores
         self.length_normalization = length_normalization
-        self.threads = threads or _cores()
+        self.threads = threads or available_cores()
         self.folder = ensure_export(self.run, quantization, warn)
         self.source_pieces = self.tokenizer.source_pieces(range(self.tokenizer.source_vocab_size))
         self.target_pieces = self.tokenizer.target_pieces(range(self.tokenizer.target_vocab_size))
@@ -323,10 +323,3 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
         certification=Certification(most=CERTIFY_SENTENCES),
     )
     return folder
-
-
-def _cores() -> int:
-    """Cores that this process may run on; `runtime.available_cores` lives beside torch."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1

@@ -1,8 +1,8 @@
-import itertools
 import math
 
 import pytest
 import torch
+from helpers import every_output
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,21 +21,6 @@ def next_log_probabilities(model, source, prefix):
     """log P(next piece | source [1, S], prefix), without a cache."""
     with torch.inference_mode():
         return model(source, torch.tensor([[BOS, *prefix]]))[0, -1].log_softmax(0).tolist()
-
-
-def every_hypothesis(model, source, limit):
-    """All outputs up to the limit: (pieces, ended) -> log-probability."""
-    longest = list(itertools.product(range(EOS + 1, model.target_vocab_size), repeat=limit))
-    target_input = torch.tensor([(BOS, *pieces[:-1]) for pieces in longest])
-    with torch.inference_mode():
-        scores = model(source.expand(len(longest), -1), target_input).log_softmax(-1).tolist()
-    found = {}
-    for pieces, steps in zip(longest, scores, strict=True):
-        totals = [0.0, *itertools.accumulate(step[piece] for step, piece in zip(steps, pieces, strict=True))]
-        found[pieces, False] = totals[limit]
-        for count in range(limit):
-            found[pieces[:count], True] = totals[count] + steps[count][EOS]
-    return found
 
 
 def plain_beam_search(model, source, limit, beam_size, alpha):
@@ -108,7 +93,7 @@ def test_greedy_search_takes_the_most_probable_piece_at_every_step(make_model, m
 def test_a_beam_of_full_width_is_exhaustive_search(make_model, make_source, seed, alpha, limit, vocab_size, sharpness):
     model = make_model(seed, vocab_size, sharpness=sharpness)
     source = make_source(seed, vocab_size, [4])
-    everything = every_hypothesis(model, source, limit)
+    everything = every_output(model, source, limit)
     expected = sorted(
         (total / length_penalty(len(pieces) + ended, alpha), pieces, ended)
         for (pieces, ended), total in everything.items()

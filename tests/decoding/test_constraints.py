@@ -1,10 +1,10 @@
 """Searches under constraints against all outputs that there are, on vocabularies of a few pieces."""
 
-import itertools
 import math
 
 import pytest
 import torch
+from helpers import every_output
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,21 +27,6 @@ PHRASES = ["a", "b", "ab", "a c", "c ab", "abb"]
 
 def text_of(pieces):
     return b"".join(TEXTS[piece] for piece in pieces).decode().strip()
-
-
-def every_output(model, source, limit):
-    """(pieces, ended) -> log-probability, for all outputs up to the limit."""
-    longest = list(itertools.product(range(EOS + 1, model.target_vocab_size), repeat=limit))
-    with torch.inference_mode():
-        inputs = torch.tensor([(BOS, *pieces[:-1]) for pieces in longest])
-        scores = model(source.expand(len(longest), -1), inputs).log_softmax(-1).tolist()
-    found = {}
-    for pieces, steps in zip(longest, scores, strict=True):
-        totals = [0.0, *itertools.accumulate(step[piece] for step, piece in zip(steps, pieces, strict=True))]
-        found[pieces, False] = totals[limit]
-        for count in range(limit):
-            found[pieces[:count], True] = totals[count] + steps[count][EOS]
-    return found
 
 
 @st.composite

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import Listener
 
 from seq2seq import pipeline
 from seq2seq.config import Config
@@ -51,19 +52,6 @@ class Disk:
             return change(*arguments, **options)
 
         return changing
-
-
-class Told:
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def progress(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    validation = progress
 
 
 @dataclass
@@ -114,7 +102,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "seq2seq.curves", None)
         disk = Disk(patch)
-        pipeline.train(config, folder / "run", Told())
+        pipeline.train(config, folder / "run", Listener())
     return Whole(config, folder / "run", disk.count)
 
 
@@ -129,7 +117,7 @@ def kill(config: Config, folder: Path, change: int) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         Disk(patch, change)
         try:
-            pipeline.train(config, folder, Told(), resume=True)
+            pipeline.train(config, folder, Listener(), resume=True)
         except Killed:
             return True
     return False
@@ -140,7 +128,7 @@ def test_killed_at_any_change_to_the_disk_it_ends_the_same(whole: Whole, tmp_pat
     for change in range(1, whole.changes - 3, 16):
         folder = tmp_path / f"at-{change}"
         assert kill(whole.config, folder, change)
-        pipeline.train(whole.config, folder, Told(), resume=True)
+        pipeline.train(whole.config, folder, Listener(), resume=True)
         assert_same(whole, folder)
 
 
@@ -150,7 +138,7 @@ def test_killed_again_and_again_it_ends_the_same(whole: Whole, tmp_path: Path) -
     for change in (3, 60, 2, 45, 7, 66, 70, 11):
         kills += kill(whole.config, tmp_path / "run", change)
     assert kills >= 6
-    pipeline.train(whole.config, tmp_path / "run", Told(), resume=True)
+    pipeline.train(whole.config, tmp_path / "run", Listener(), resume=True)
     assert_same(whole, tmp_path / "run")
 
 
@@ -163,14 +151,14 @@ def test_a_full_disk_is_told_in_one_line_and_loses_nothing(whole: Whole, tmp_pat
         folder = tmp_path / str(number)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, hard))
         try:
-            pipeline.train(whole.config, folder, Told())
+            pipeline.train(whole.config, folder, Listener())
         except UserError as error:
             failed.append(str(error))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         for checkpoint in Run(folder).checkpoints():
             checkpoint.verify()
-        pipeline.train(whole.config, folder, Told(), resume=True)
+        pipeline.train(whole.config, folder, Listener(), resume=True)
         assert_same(whole, folder)
     assert len(failed) == len(sizes) - len(sizes) // 2
     for message in failed:
@@ -184,7 +172,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(whole: Whole) -> None:
         files = (path for path in whole.folder.rglob("*") if path.is_file())
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
-    before, told = tree(), Told()
+    before, told = tree(), Listener()
     outcome = pipeline.train(whole.config, whole.folder, told, resume=True)
     assert outcome.state.step == 9
     (message,) = told.messages
@@ -199,7 +187,7 @@ def test_a_damaged_model_of_a_finished_run_is_made_anew(whole: Whole, tmp_path: 
     content[-1] ^= 1
     (folder / "model.safetensors").write_bytes(content)
     assert not Run(folder).sound()
-    pipeline.train(whole.config, folder, Told(), resume=True)
+    pipeline.train(whole.config, folder, Listener(), resume=True)
     assert_same(whole, folder)
 
 
@@ -212,7 +200,7 @@ def test_another_corpus_is_refused_before_there_is_a_checkpoint(whole: Whole, tm
     data = whole.config.data.model_copy(update={"train_source": str(other)})
     changed = whole.config.model_copy(update={"data": data})
     with pytest.raises(UserError, match="the corpus is not the one that this run began with"):
-        pipeline.train(changed, tmp_path / "run", Told(), resume=True)
+        pipeline.train(changed, tmp_path / "run", Listener(), resume=True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("length_penalty", 1.0), ("max_extra_length", 9)])
@@ -220,4 +208,4 @@ def test_what_validation_depends_on_may_not_change(whole: Whole, name: str, valu
     decoding = whole.config.decoding.model_copy(update={name: value})
     changed = whole.config.model_copy(update={"decoding": decoding})
     with pytest.raises(UserError, match=rf"--resume: decoding\.{name} = {value}, but this run began with"):
-        pipeline.train(changed, whole.folder, Told(), resume=True)
+        pipeline.train(changed, whole.folder, Listener(), resume=True)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from helpers import Copies, Listener
 
 from seq2seq.config import ModelConfig, TrainingConfig
 from seq2seq.model.packed import Packed, Sentences, attend_packed
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.runtime import choose_precision
-from seq2seq.text.batching import Lengths, collate
+from seq2seq.text.batching import collate
 from seq2seq.training.state import Interrupted
 from seq2seq.training.trainer import Trainer
 from seq2seq.training.updates import batch_losses
 
 VOCABULARY = 40
+PIECES = range(4, VOCABULARY)
 DEVICES = [
     torch.device("cpu"),
     pytest.param(
@@ -30,39 +30,6 @@ DEVICES = [
 ]
 on_every_device = pytest.mark.parametrize("device", DEVICES, ids=str)
 in_each_precision = pytest.mark.parametrize("precision", ["fp32", "bf16"])
-
-
-class Copies:
-    """Pairs whose target is their source."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        random = np.random.default_rng(seed)
-        self.rows = [random.integers(4, VOCABULARY, random.integers(1, 9)).astype(np.int32) for _ in range(count)]
-
-    @property
-    def source_lengths(self) -> Lengths:
-        return np.array([len(row) for row in self.rows], dtype=np.int32)
-
-    @property
-    def target_lengths(self) -> Lengths:
-        return self.source_lengths
-
-    def source(self, index: int) -> NDArray[np.int32]:
-        return self.rows[index]
-
-    def target(self, index: int) -> NDArray[np.int32]:
-        return self.rows[index]
-
-
-class Silence:
-    def message(self, text: str) -> None:
-        pass
-
-    def progress(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def validation(self, record: Mapping[str, Any]) -> None:
-        pass
 
 
 def build_model(seed: int = 1, dropout: float = 0.0) -> Transformer:
@@ -86,10 +53,10 @@ def trainer_for(
         Run(folder) if folder.exists() else Run.create(folder),
         config,
         model,
-        Copies(300, seed=1),
-        Copies(20, seed=2),
+        Copies(300, PIECES, seed=1),
+        Copies(20, PIECES, seed=2),
         None,
-        Silence(),
+        Listener(),
         device=device,
         stop=lambda: trainer.state.step == stop_at,
     )
@@ -137,7 +104,7 @@ def test_loss_and_gradients_are_those_of_a_cpu_without_kernels(
         model.compute_dtype = dtype
         if dtype == torch.float64:
             model.double()
-        batch = collate(Copies(30, seed=5), np.arange(30)).to(device)
+        batch = collate(Copies(30, PIECES, seed=5), np.arange(30)).to(device)
         loss, nll = batch_losses(model, batch, 0.1)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         return loss.item(), nll.item(), torch.cat([gradient.flatten() for gradient in gradients]).double().cpu()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import Listener
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -36,20 +36,6 @@ class Pairs:
     target = source
 
 
-class Told:
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def progress(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def validation(self, record: Mapping[str, Any]) -> None:
-        pass
-
-
 def trainer_for(folder: Path, *, stop_at: int = 0, **values: Any) -> Trainer:
     defaults = {"max_steps": 40, "batch_tokens": 128, "warmup_steps": 4, "learning_rate_scale": 0.1, "save_every": 5}
     config = TrainingConfig.model_validate({**defaults, **values})
@@ -58,7 +44,7 @@ def trainer_for(folder: Path, *, stop_at: int = 0, **values: Any) -> Trainer:
     model = Transformer(shape, 12, 12, shared=True)
     run = Run(folder) if folder.exists() else Run.create(folder)
     trainer = Trainer(
-        run, config, model, Pairs(), None, None, Told(), device=torch.device("cpu"),
+        run, config, model, Pairs(), None, None, Listener(), device=torch.device("cpu"),
         stop=lambda: trainer.state.step == stop_at,
     )  # fmt: skip
     return trainer
@@ -128,7 +114,7 @@ def test_an_exploded_model_is_not_saved_and_ends_training(tmp_path: Path, monkey
         trainer.train()
     assert "continue from step 10 with --resume" in str(caught.value) and "\n" not in str(caught.value)
     assert [checkpoint.step for checkpoint in trainer.run.checkpoints()] == [5, 10]
-    assert isinstance(trainer.observer, Told) and len(trainer.observer.messages) == 1
+    assert isinstance(trainer.observer, Listener) and len(trainer.observer.messages) == 1
     assert "exploded" in trainer.observer.messages[0] and "nothing is saved" in trainer.observer.messages[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Copies, Listener
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +27,7 @@ from seq2seq.model import native
 from seq2seq.model.dropout import dropout as drop
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run, RunError
-from seq2seq.text.batching import Batch, Indices, Lengths, PiecePairs, collate, pad, plan_epoch
+from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, pad, plan_epoch
 from seq2seq.training.state import STATE_FORMAT, TIMINGS, Interrupted, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer, validation_loss
 
@@ -35,46 +36,6 @@ VOCABULARY = 14
 CPU = torch.device("cpu")
 
 Evaluate = Callable[[Transformer], float]
-
-
-class Copies:
-    """Pairs whose target is their source: random digits."""
-
-    def __init__(self, count: int, *, seed: int = 0, longest: int = 8) -> None:
-        random = np.random.default_rng(seed)
-        self.rows = [random.choice(DIGITS, size=random.integers(1, longest + 1)).astype(np.int32) for _ in range(count)]
-
-    @property
-    def source_lengths(self) -> Lengths:
-        return np.array([len(row) for row in self.rows], dtype=np.int32)
-
-    @property
-    def target_lengths(self) -> Lengths:
-        return self.source_lengths
-
-    def source(self, index: int) -> NDArray[np.int32]:
-        return self.rows[index]
-
-    def target(self, index: int) -> NDArray[np.int32]:
-        return self.rows[index]
-
-
-@dataclass
-class Listener:
-    """An observer that remembers."""
-
-    messages: list[str] = field(default_factory=list)
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    validations: list[dict[str, Any]] = field(default_factory=list)
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def progress(self, record: Mapping[str, Any]) -> None:
-        self.reports.append(dict(record))
-
-    def validation(self, record: Mapping[str, Any]) -> None:
-        self.validations.append(dict(record))
 
 
 def tiny_model(seed: int = 1, *, dropout: float = 0.0, d_model: int = 8) -> Transformer:
@@ -118,7 +79,7 @@ def trainer_for(
         run,
         config,
         model if model is not None else tiny_model(),
-        train if train is not None else Copies(60),
+        train if train is not None else Copies(60, DIGITS),
         valid,
         evaluate,
         Listener(),
@@ -172,7 +133,9 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     )
     folder = tmp_path_factory.mktemp("copy") / "run"
     model = tiny_model(1, d_model=32)
-    trainer = trainer_for(folder, config, model=model, train=Copies(5000, seed=1), valid=Copies(100, seed=2))
+    trainer = trainer_for(
+        folder, config, model=model, train=Copies(5000, DIGITS, seed=1), valid=Copies(100, DIGITS, seed=2)
+    )
     state = trainer.train()
     return Learned(model.eval(), state, trainer.run, listener(trainer))
 
@@ -180,7 +143,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
 @pytest.fixture(scope="module")
 def unseen() -> list[NDArray[np.int32]]:
     """Digits that the model has not seen, of many lengths."""
-    return Copies(40, seed=3).rows
+    return Copies(40, DIGITS, seed=3).rows
 
 
 def search(
@@ -294,7 +257,7 @@ def test_every_part_of_every_step_draws_its_own_dropout(
 
 def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
     """Sums over all target tokens of an update, not means of means: the micro-batches here differ in size."""
-    pairs = Copies(60)
+    pairs = Copies(60, DIGITS)
     config = settings(max_steps=1, batch_tokens=800, adam_epsilon=1e-3)
     plans = [
         plan_epoch(pairs.source_lengths, pairs.target_lengths, tokens, seed=config.seed, epoch=0)
@@ -330,7 +293,7 @@ def padded(pairs: PiecePairs, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_gradient_is_that_of_the_mean_loss_over_target_tokens(tmp_path: Path, workers: int) -> None:
-    pairs, model = Copies(20), tiny_model()
+    pairs, model = Copies(20, DIGITS), tiny_model()
     source, target_input, target_output = padded(pairs, 20)
     logits = model(source, target_input).flatten(0, 1)
     targets = target_output.flatten()
@@ -379,7 +342,7 @@ def sitting(folder: Path, config: TrainingConfig = RESUMED, stop: Callable[[], b
         folder,
         config,
         model=tiny_model(99 if resumed else 1, dropout=0.3),
-        valid=Copies(10, seed=5),
+        valid=Copies(10, DIGITS, seed=5),
         evaluate=weight_score,
         stop=stop,
     )
@@ -601,7 +564,7 @@ def test_too_many_in_a_row_end_training_with_remedies_and_a_good_checkpoint(
 
 
 def test_validation_loss_is_the_mean_over_tokens_without_smoothing_or_dropout() -> None:
-    model, pairs = tiny_model(dropout=0.5), Copies(30)
+    model, pairs = tiny_model(dropout=0.5), Copies(30, DIGITS)
     source, target_input, target_output = padded(pairs, 30)
     model.eval()
     with torch.no_grad():
@@ -619,7 +582,7 @@ def test_validation_does_not_change_training(tmp_path: Path) -> None:
             tmp_path / str(every),
             settings(max_steps=6, validate_every=every),
             model=tiny_model(dropout=0.3),
-            valid=Copies(10, seed=5),
+            valid=Copies(10, DIGITS, seed=5),
             evaluate=weight_score,
         )
         trainer.train()
@@ -636,7 +599,7 @@ def scores(*values: float) -> Evaluate:
 def test_patience_ends_training_after_so_many_validations_without_a_better_one(tmp_path: Path) -> None:
     config = settings(max_steps=100, validate_every=2, patience=2)
     trainer = trainer_for(
-        tmp_path / "run", config, valid=Copies(5), evaluate=scores(10, 9, 11, 11, 10.5, 99)
+        tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(10, 9, 11, 11, 10.5, 99)
     )  # fmt: skip
     state = trainer.train()
     assert (state.step, state.best_step, state.best_bleu) == (10, 6, 11)
@@ -647,14 +610,14 @@ def test_patience_ends_training_after_so_many_validations_without_a_better_one(t
 
 def test_patience_alone_is_a_limit_only_where_something_is_validated(tmp_path: Path) -> None:
     config = settings(patience=1, validate_every=1)
-    state = trainer_for(tmp_path / "valid", config, valid=Copies(5), evaluate=scores(2, 1)).train()
+    state = trainer_for(tmp_path / "valid", config, valid=Copies(5, DIGITS), evaluate=scores(2, 1)).train()
     assert (state.step, state.horizon) == (2, None)
     with pytest.raises(ConfigError, match="nothing says when training ends"):
         trainer_for(tmp_path / "none", config).train()
 
 
 def test_without_a_score_the_loss_tells_the_best_checkpoint(tmp_path: Path) -> None:
-    trainer = trainer_for(tmp_path / "run", settings(max_steps=6, validate_every=2), valid=Copies(5, seed=4))
+    trainer = trainer_for(tmp_path / "run", settings(max_steps=6, validate_every=2), valid=Copies(5, DIGITS, seed=4))
     state = trainer.train()
     losses = {record["step"]: record["valid_loss"] for record in state.validations}
     assert state.best_step == min(losses, key=lambda step: losses[step])
@@ -686,7 +649,7 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_no_others(
         max_steps=12, save_every=save_every, validate_every=validate_every, keep_last=keep_last, keep_best=keep_best,
         average="none",
     )  # fmt: skip
-    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5), evaluate=scores(*bleu))
+    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(*bleu))
     trainer.train()
     assert set(kept_steps(trainer.run)) == kept
     resumable = [checkpoint.step for checkpoint in trainer.run.checkpoints() if checkpoint.resumable()]
@@ -721,7 +684,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return fake
 
 
-SMALL = Copies(8)  # one micro-batch an update and an epoch
+SMALL = Copies(8, DIGITS)  # one micro-batch an update and an epoch
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "inverse_sqrt", "constant"])
@@ -780,7 +743,7 @@ def test_minutes_are_a_limit_beside_steps_and_do_not_change_the_horizon(tmp_path
 
 
 def test_epochs_are_a_limit_alone_and_beside_the_others(tmp_path: Path, clock: FakeClock) -> None:
-    pairs = Copies(60)
+    pairs = Copies(60, DIGITS)
     config = settings(max_epochs=3, schedule="linear")
     alone = trainer_for(tmp_path / "alone", config, train=pairs)
     state = alone.train()
@@ -811,7 +774,7 @@ def test_every_epoch_takes_each_pair_once(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(updates_module, "collate", counting)
     config = settings(max_epochs=2, accumulate=3, workers=workers)
-    trainer_for(tmp_path / "run", config, train=Copies(60)).train()
+    trainer_for(tmp_path / "run", config, train=Copies(60, DIGITS)).train()
     assert sorted(seen[:60]) == sorted(seen[60:]) == list(range(60))
     assert seen[:60] != seen[60:]
 
@@ -821,7 +784,7 @@ def test_every_epoch_takes_each_pair_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_metrics_say_what_the_observer_hears(tmp_path: Path) -> None:
     config = settings(max_steps=5, log_every=2, validate_every=3)
-    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5), evaluate=scores(1, 2))
+    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(1, 2))
     trainer.train()
     records = list(trainer.run.metrics())
     assert [(record["step"], "loss" in record) for record in records] == [

@@ -1,0 +1,70 @@
+"""What tests of several folders share: an observer of trainings, pairs to copy, and every output that there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seq2seq.model.transformer import BOS, EOS, Transformer
+
+
+@dataclass
+class Listener:
+    """An observer of a training that remembers."""
+
+    messages: list[str] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def progress(self, record: Mapping[str, Any]) -> None:
+        self.reports.append(dict(record))
+
+    def validation(self, record: Mapping[str, Any]) -> None:
+        self.validations.append(dict(record))
+
+
+class Copies:
+    """Pairs whose target is their source: one to `longest` of the pieces, at random."""
+
+    def __init__(self, count: int, pieces: Sequence[int] | NDArray[Any], *, seed: int = 0, longest: int = 8) -> None:
+        random = np.random.default_rng(seed)
+        self.rows = [random.choice(pieces, size=random.integers(1, longest + 1)).astype(np.int32) for _ in range(count)]
+
+    @property
+    def source_lengths(self) -> NDArray[np.int32]:
+        return np.array([len(row) for row in self.rows], dtype=np.int32)
+
+    @property
+    def target_lengths(self) -> NDArray[np.int32]:
+        return self.source_lengths
+
+    def source(self, index: int) -> NDArray[np.int32]:
+        return self.rows[index]
+
+    def target(self, index: int) -> NDArray[np.int32]:
+        return self.rows[index]
+
+
+def every_output(model: Transformer, source: Tensor, limit: int) -> dict[tuple[tuple[int, ...], bool], float]:
+    """(pieces, ended) -> log-probability, for all outputs up to the limit of one source [1, S]."""
+    longest = list(itertools.product(range(EOS + 1, model.target_vocab_size), repeat=limit))
+    with torch.inference_mode():
+        inputs = torch.tensor([(BOS, *pieces[:-1]) for pieces in longest])
+        scores = model(source.expand(len(longest), -1), inputs).log_softmax(-1).tolist()
+    found = {}
+    for pieces, steps in zip(longest, scores, strict=True):
+        totals = [0.0, *itertools.accumulate(step[piece] for step, piece in zip(steps, pieces, strict=True))]
+        found[pieces, False] = totals[limit]
+        for count in range(limit):
+            found[pieces[:count], True] = totals[count] + steps[count][EOS]
+    return found
