@@ -224,6 +224,8 @@ class TrainingConfig(Section):
     average: Literal["none", "last", "best"] = "last"
     average_checkpoints: int = Field(default=5, ge=1)
     max_skipped_steps: int = Field(default=5, ge=1)  # non-finite steps in a row before training stops
+    # Whether the largest batches are computed before the first step, to see that the memory is enough for them.
+    preflight: bool = True
 
     @property
     def micro_batch_tokens(self) -> int:

@@ -27,9 +27,78 @@ def processor_name() -> str:
     return platform.processor() or platform.machine() or "unknown processor"
 
 
+_earlier_peak = 0  # of what ended when the peak was last forgotten
+
+
 def peak_memory_bytes() -> int:
     """The most memory that this process ever had resident."""
+    return max(_earlier_peak, recent_peak_bytes())
+
+
+def recent_peak_bytes() -> int:
+    """The most memory that this process had resident since `forget_peak`; where the system cannot forget, ever."""
     import resource  # POSIX
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return _linux_status("VmHWM") or (peak if sys.platform == "darwin" else peak * 1024)
+
+
+def forget_peak() -> bool:
+    """Has the peak counted anew from what is resident now. Returns whether the system can do that (Linux)."""
+    global _earlier_peak
+    before = recent_peak_bytes()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5)
+    except OSError:
+        return False
+    _earlier_peak = max(_earlier_peak, before)
+    return True
+
+
+def resident_bytes() -> int | None:
+    """The memory that this process has resident now; None where the system does not tell."""
+    return _linux_status("VmRSS")
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take before the system runs out of memory or a limit on its group is met.
+
+    None where the system does not tell.
+    """
+    known = [_field(Path("/proc/meminfo"), "MemAvailable"), *_left_to_groups()]
+    return min((size for size in known if size is not None), default=None)
+
+
+def _left_to_groups() -> list[int]:
+    """What is left of the limits that control groups (version 2) set, of this process's group and of those above it."""
+    left = []
+    try:
+        name = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("::")[2].strip()
+        root = Path("/sys/fs/cgroup")
+        group = root / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(root):
+                break
+            limit = folder / "memory.max"
+            if limit.exists() and (text := limit.read_text(encoding="ascii").strip()) != "max":
+                cached = _field(folder / "memory.stat", "inactive_file", unit=1) or 0  # given back when it is needed
+                used = int((folder / "memory.current").read_text(encoding="ascii"))
+                left.append(max(0, int(text) - used + cached))
+    except (OSError, ValueError):
+        pass
+    return left
+
+
+def _linux_status(name: str) -> int | None:
+    return _field(Path("/proc/self/status"), name)
+
+
+def _field(path: Path, name: str, unit: int = 1024) -> int | None:
+    """A number of a file of names and numbers, times its unit; None where there is none."""
+    try:
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.split(":")[0].split(" ")[0] == name:
+                return int(line.replace(":", " ").split()[1]) * unit
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

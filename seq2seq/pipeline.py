@@ -26,6 +26,7 @@ from seq2seq.machine import peak_memory_bytes
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
+from seq2seq.preflight import longest_sentences, preflight
 from seq2seq.resuming import check_changes, check_identity, tell_changes
 from seq2seq.run import CARD, CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import (
@@ -136,6 +137,10 @@ def train(
                 # Not before: a corpus or tokenizer that cannot be used leaves the run as it was.
                 _write_beginning(config, run, corpora, overwrite=overwrite and not resume)
                 _describe(config, corpora, trainer.model, device, threads, observer)
+                if config.training.preflight:
+                    decode = _validator(config, corpora, longest=True)
+                    forecast = preflight(config, trainer, decode, corpora.train.path.stat().st_size)
+                    observer.message(forecast.describe())
                 with _telling_how_to_go_on(run):
                     with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                         trainer.train()
@@ -315,8 +320,8 @@ def _describe(
     observer.message(f"batches: {len(plan):,} an epoch")
 
 
-def _validator(config: Config, corpora: Corpora) -> Callable[[Transformer], float] | None:
-    """A function that scores a model by BLEU on (the first part of) the validation set.
+def _validator(config: Config, corpora: Corpora, *, longest: bool = False) -> Callable[[Transformer], float] | None:
+    """A function that scores a model by BLEU on (the first part of) the validation set; or on its longest sentences.
 
     In float32, whatever the precision of the training, so that `translate` and `benchmark` come to the same score.
     """
@@ -324,6 +329,9 @@ def _validator(config: Config, corpora: Corpora) -> Callable[[Transformer], floa
         return None
     limit = config.training.max_validation_sentences
     sources, references = next(corpora.valid_text.slices(limit))
+    if longest:
+        chosen = longest_sentences(sources, config, torch.get_num_threads())
+        sources, references = [sources[i] for i in chosen], [references[i] for i in chosen]
     options = Options(beam_size=config.training.validation_beam_size)
 
     def evaluate(model: Transformer) -> float:

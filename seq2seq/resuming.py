@@ -13,7 +13,7 @@ REMEDIES = {"learning_rate_scale", "clip_norm", "precision"}
 # How long, how often, and where it is computed.
 MAY_CHANGE = REMEDIES | {
     "max_steps", "max_epochs", "max_minutes", "validate_every", "save_every", "log_every", "patience", "keep_last",
-    "keep_best", "average", "average_checkpoints", "num_threads", "device", "max_skipped_steps",
+    "keep_best", "average", "average_checkpoints", "num_threads", "device", "max_skipped_steps", "preflight",
 }  # fmt: skip
 # Where the files are: hashes in every checkpoint vouch for what is in them.
 PATHS = {"data": {*DATA_PATHS, "downloads"}, "tokenizer": {"source_model", "target_model"}}

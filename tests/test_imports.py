@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 
 # Each part may import those above it, and none of those beside it.
 ORDER: list[set[str]] = [
-    {"errors", "signals"},
+    {"errors", "signals", "machine"},
     {"untrusted"},
     {"config", "tensor_header", "atomic"},
     {"recipe", "runtime", "workers", "text", "model"},
@@ -25,7 +25,7 @@ ORDER: list[set[str]] = [
     {"checkpoints", "resuming", "weights"},
     {"run"},
     {"training", "decoding"},
-    {"evaluation", "inspection", "export", "serving", "model_card", "curves"},
+    {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight"},
     {"pipeline", "verifying"},
     {"progress"},
     {"cli"},

@@ -285,7 +285,8 @@ def test_the_final_validation_score_is_what_translating_again_comes_to(
     info = outcome.run.info()
     assert info["validation"]["bleu"] == pytest.approx(bleu, abs=1e-3)
     assert info["training"]["precision"] == precision
-    assert len(used) == 4 and set(used) == {torch.float32}  # two validations, the final one, and ours
+    # The rehearsal, two validations, the final one, and ours.
+    assert len(used) == 5 and set(used) == {torch.float32}
 
 
 def test_as_many_lines_come_out_as_go_in(finished: Finished) -> None:

@@ -296,22 +296,33 @@ def main() -> None:
         length = max(1.0, time.monotonic() - began - 2.0)  # less what importing takes
         expected = fingerprints(Run.open(run))
         print(f"an uninterrupted run takes {length + 2:.1f} s")
-        results = {
-            "command": " ".join(["python experiments/crash-safety/run.py", *sys.argv[1:]]),
-            "hardware": describe_hardware_here(),
-            "expected": expected,
-            "kills": kill_runs(folder, expected, length, options.kills, options.during_saves, options.seed),
-            "full_disks": fill_disks(folder, run, expected, options.full_disks, options.seed),
-            "cost": measure_cost(folder, options.cost_steps),
-            "seconds": round(time.monotonic() - began),
+        asked = {
+            "kills": options.kills
+            and (lambda: kill_runs(folder, expected, length, options.kills, options.during_saves, options.seed)),
+            "full_disks": options.full_disks
+            and (lambda: fill_disks(folder, run, expected, options.full_disks, options.seed)),
+            "cost": options.cost_steps and (lambda: measure_cost(folder, options.cost_steps)),
         }
+        results = {"hardware": describe_hardware_here(), "expected": expected, **load(options.results, set(asked))}
+        for part, work in asked.items():
+            if work:
+                results[part] = {"command": " ".join(["run.py", *sys.argv[1:]]), **work()}
+        results["seconds"] = round(time.monotonic() - began)
     write_atomic(options.results, (json.dumps(results, indent=2) + "\n").encode())
-    kills, disks = results["kills"], results["full_disks"]
-    lost = kills["kills"] - kills["survived"] + disks["runs"] - disks["survived"]
-    print(
-        f"{kills['survived']} of {kills['kills']} kills and {disks['survived']} of {disks['runs']} full disks survived"
-    )
+    lost = 0
+    for part, what in (("kills", "kills"), ("full_disks", "runs")):
+        if asked[part]:
+            lost += results[part][what] - results[part]["survived"]
+            print(f"{results[part]['survived']} of {results[part][what]} {part.replace('_', ' ')} survived")
     sys.exit(1 if lost else 0)
+
+
+def load(path: Path, parts: set[str]) -> dict[str, Any]:
+    """The parts of earlier results: those that are not asked for now stay."""
+    try:
+        return {part: value for part, value in json.loads(path.read_text(encoding="utf-8")).items() if part in parts}
+    except FileNotFoundError:
+        return {}
 
 
 def describe_hardware_here() -> Any:

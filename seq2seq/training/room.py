@@ -18,8 +18,7 @@ def check_room(run: Run, config: TrainingConfig, weights: int, tell: Callable[[s
     """
     folder = run.path / CHECKPOINTS
     check_space(folder, 4 * weights + OVERHEAD_BYTES)
-    # The two newest checkpoints have optimizers; one more checkpoint is being written; and there is the model to use.
-    needed = weights * (config.keep_last + config.keep_best + 2 * 2 + 3 + 1)
+    needed = disk_needed(config, weights)
     there = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
     free = free_space(run.path)
     if free is not None and free + there < needed:
@@ -27,3 +26,9 @@ def check_room(run: Run, config: TrainingConfig, weights: int, tell: Callable[[s
             f"{run.path}: what is kept may come to {readable_size(needed)}, and {readable_size(free)} are free; "
             "free some space, or lower training.keep_last"
         )
+
+
+def disk_needed(config: TrainingConfig, weights: int) -> int:
+    """Bytes of all that a run folder may come to hold."""
+    # The two newest checkpoints have optimizers; one more checkpoint is being written; and there is the model to use.
+    return weights * (config.keep_last + config.keep_best + 2 * 2 + 3 + 1)

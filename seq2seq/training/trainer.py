@@ -88,6 +88,7 @@ class Trainer:
             rate = learning_rate(self.config, self.model.config.d_model, state.step, state.horizon)
             begun = time.perf_counter()
             self._pending.append(self.updater.update(self._pairs, update, state.step, rate))
+            self._count_splits(self._pending[-1].splits)
             if state.horizon is None or self.device.type == "cpu":
                 self._settle()
             timings.append(time.perf_counter() - begun)
@@ -143,13 +144,13 @@ class Trainer:
         return pairs, updates(plan, accumulate=self.config.accumulate)
 
     @cached_property
-    def _updates_per_epoch(self) -> int:
+    def updates_per_epoch(self) -> int:
         """Of the first epoch; where pieces are sampled, others have a few more or less."""
         return len(self._epoch(0)[1])
 
     def epochs(self) -> float:
         """How often the corpus has been gone through."""
-        per_epoch = len(self._plan) or self._updates_per_epoch  # no plan: the run was finished when it was resumed
+        per_epoch = len(self._plan) or self.updates_per_epoch  # no plan: the run was finished when it was resumed
         return self.state.epoch + self.state.update / per_epoch
 
     def _set_horizon(self) -> None:
@@ -159,7 +160,7 @@ class Trainer:
         changed = state.limits is not None and state.limits != limits
         if state.horizon is None or changed:
             check_end(config, self.valid_pairs is not None)
-            per_epoch = self._updates_per_epoch
+            per_epoch = self.updates_per_epoch
             state.horizon = known_horizon(config, per_epoch)
             if state.horizon is None and config.max_minutes is not None and changed and state.step:
                 speed = state.seconds / state.step
@@ -169,7 +170,7 @@ class Trainer:
     def _plan_horizon(self, timings: list[float]) -> bool:
         """Plans it if it is time to. A plan is to be saved at once: after a crash, the clock would give another."""
         state = self.state
-        self._take_plan(plan_from_timings(self.config, state.step, state.seconds, timings, self._updates_per_epoch))
+        self._take_plan(plan_from_timings(self.config, state.step, state.seconds, timings, self.updates_per_epoch))
         return state.horizon is not None
 
     def _take_plan(self, horizon: int | None) -> None:
@@ -187,6 +188,15 @@ class Trainer:
             result = StepResult(loss, nll, step.tokens, norm, bool(finite))
             self._count(result, self.state.step - len(pending) + number + 1)
             self._since_log.add(result)
+
+    def _count_splits(self, splits: int) -> None:
+        state = self.state
+        if splits and not state.split_batches:
+            self.observer.message(
+                f"step {state.step}: a batch is too large for the memory; it is taken in parts, as others of its size "
+                "will be (training.accumulate=2 does so from the beginning)"
+            )
+        state.split_batches += splits
 
     def _count(self, result: StepResult, step: int) -> None:
         state = self.state
@@ -232,6 +242,7 @@ class Trainer:
             "seconds": round(state.seconds, 2),
             "skipped_steps": state.skipped_steps,
             "exploded_steps": state.exploded_steps,
+            "split_batches": state.split_batches,
         }
         self.run.append_metrics(record)
         self.observer.progress({**record, "horizon": state.horizon})

@@ -34,10 +34,18 @@ class Step:
     grad_norm: Tensor
     finite: Tensor
     tokens: int
+    splits: int = 0
+
+
+Sums = tuple[Tensor, Tensor, list[Tensor]]  # of the loss, of -log p, and the gradients
 
 
 class Updater:
-    """Holds the optimizer of a model and the workers that compute its gradients."""
+    """Holds the optimizer of a model and the workers that compute its gradients.
+
+    A part of a batch for which a GPU's memory is too small is halved, as often as it takes; so are, from then on, parts
+    that are as large. `splits` counts the halvings. The gradient stays that of the mean loss over all target tokens.
+    """
 
     def __init__(self, config: TrainingConfig, model: Transformer, device: torch.device) -> None:
         self.config, self.model, self.device = config, model, device
@@ -45,6 +53,8 @@ class Updater:
         self.optimizer = build_optimizer(config, model)
         threads = torch.get_num_threads()
         self.workers = Workers(choose_workers(config.workers, threads, config.micro_batch_tokens, device))
+        self.splits = 0
+        self._too_many: float = float("inf")  # tokens of the smallest part that did not fit
 
     def update(self, pairs: PiecePairs, micro_batches: Sequence[Indices], step: int, rate: float) -> Step:
         """Takes update number `step` with the learning rate `rate`, unless its loss or gradient is not finite.
@@ -52,6 +62,7 @@ class Updater:
         Nothing here waits for a GPU: whether the update is taken is decided there.
         """
         self.model.train()
+        before = self.splits
         tokens = sum(int(pairs.target_lengths[indices].sum()) + len(indices) for indices in micro_batches)
         loss, nll = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         gradients: list[Tensor] = []
@@ -64,11 +75,14 @@ class Updater:
                 else:
                     gradients = part_gradients
         norm, finite = self._step(gradients, loss, rate)
-        return Step(loss, nll, norm, finite, tokens)
+        return Step(loss, nll, norm, finite, tokens, self.splits - before)
 
-    def _micro_batch(
-        self, pairs: PiecePairs, indices: Indices, tokens: int, step: int, number: int
-    ) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
+    def rehearse(self, pairs: PiecePairs, indices: Indices) -> None:
+        """Computes the gradients of a micro-batch for the sake of the memory and the time that they take."""
+        self.model.train()
+        self._micro_batch(pairs, indices, int(pairs.target_lengths[indices].sum()) + len(indices), 0, 0)
+
+    def _micro_batch(self, pairs: PiecePairs, indices: Indices, tokens: int, step: int, number: int) -> list[Sums]:
         """Sums of loss and -log p, and gradients, from each worker."""
         count = self.workers.count
         # Of neighbours in length one goes to each worker, so that all have about as much to do.
@@ -77,10 +91,29 @@ class Updater:
         tasks = [partial(self._gradients, pairs, part, tokens, seed) for part, seed in zip(parts, seeds, strict=True)]
         return self.workers.run(tasks)
 
-    def _gradients(
-        self, pairs: PiecePairs, indices: Indices, tokens: int, seed: int
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _gradients(self, pairs: PiecePairs, indices: Indices, tokens: int, seed: int) -> Sums:
         """For some pairs: sums of loss and -log p, and their part of the gradients of the mean over all `tokens`."""
+        own = int(pairs.source_lengths[indices].sum() + pairs.target_lengths[indices].sum()) + 2 * len(indices)
+        if own < self._too_many or len(indices) == 1:
+            try:
+                return self._gradients_at_once(pairs, indices, tokens, seed)
+            except torch.OutOfMemoryError:
+                if len(indices) == 1:
+                    raise
+            # Out here, where the error no longer holds on to what had been computed.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._too_many = own
+        self.splits += 1
+        halves = [
+            self._gradients(pairs, half, tokens, derived_seed(seed, "half", number))
+            for number, half in enumerate((indices[::2], indices[1::2]))
+        ]
+        (loss, nll, gradients), (more_loss, more_nll, more_gradients) = halves
+        torch._foreach_add_(gradients, more_gradients)
+        return loss + more_loss, nll + more_nll, gradients
+
+    def _gradients_at_once(self, pairs: PiecePairs, indices: Indices, tokens: int, seed: int) -> Sums:
         batch = collate(pairs, indices).to(self.device)
         if self.device.type != "cpu":
             torch.manual_seed(seed)
