@@ -1,8 +1,8 @@
 """Recipes: configurations as TOML files, presets, `--set` overrides.
 
-A preset (`tiny`, `base`, `big`) changes the defaults, the TOML file changes the preset, `--set section.key=value`
-changes the file. Unknown fields, wrong types and impossible combinations are `ConfigError`s that name the field, the
-value and the remedy.
+A preset (`tiny`, `quick`, `base`, `big`) changes the defaults, the TOML file changes the preset, and
+`--set section.key=value` changes the file. Unknown fields, wrong types and impossible combinations are `ConfigError`s
+that name the field, the value and the remedy.
 
 Data paths are resolved against the folder of the TOML file (or the working directory where there is none), so that a
 resolved configuration means the same wherever it is read.

@@ -102,13 +102,21 @@ def test_big_has_the_numbers_of_table_3_and_section_6() -> None:
     assert (training.average, training.average_checkpoints) == ("last", 20)
 
 
-def test_tiny_has_the_sizes_of_wu_et_al_and_ends_by_itself_within_an_hour() -> None:
-    config = build_config({}, preset="tiny")
+@pytest.mark.parametrize(("preset", "minutes"), [("tiny", 30), ("quick", 10)])
+def test_tiny_and_quick_have_the_sizes_of_wu_et_al_and_end_by_themselves(preset: str, minutes: int) -> None:
+    config = build_config({}, preset=preset)
     model = config.model
-    assert (model.d_model, model.d_ff, model.num_heads, model.dropout) == (128, 256, 4, 0.3)
+    assert (model.d_model, model.d_ff, model.num_heads, model.norm) == (128, 256, 4, "pre")
     assert (model.num_encoder_layers, model.num_decoder_layers) == (4, 4)
-    assert config.training.max_minutes is not None
-    assert config.training.max_minutes <= 60
+    assert config.tokenizer.vocab_size == 10_000
+    assert config.training.max_minutes == minutes
+
+
+def test_quick_differs_from_tiny_by_its_time_and_dropout_alone() -> None:
+    tiny, quick = (build_config({}, preset=preset).model_dump() for preset in ("tiny", "quick"))
+    assert (tiny["model"].pop("dropout"), quick["model"].pop("dropout")) == (0.3, 0.2)
+    del tiny["training"]["max_minutes"], quick["training"]["max_minutes"], tiny["preset"], quick["preset"]
+    assert tiny == quick
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -131,12 +139,12 @@ def test_the_file_changes_the_preset_and_set_changes_the_file(tmp_path: Path) ->
 
 
 def test_an_unknown_preset_is_refused_with_the_choices() -> None:
-    fails(lambda: build_config({}, preset="tinny"), "preset = 'tinny'", "tiny, base, big")
+    fails(lambda: build_config({}, preset="tinny"), "preset = 'tinny'", "tiny, quick, base, big")
 
 
 @pytest.mark.parametrize("value", ["['tiny']", "3", "0", "false", "{ a = 1 }"])
 def test_a_preset_that_is_not_a_name_is_refused(tmp_path: Path, value: str) -> None:
-    fails(lambda: load_config(write(tmp_path, f"preset = {value}")), "preset = ", "tiny, base, big")
+    fails(lambda: load_config(write(tmp_path, f"preset = {value}")), "preset = ", "tiny, quick, base, big")
 
 
 # When training ends

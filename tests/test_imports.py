@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 
 # Each part may import those above it, and none of those beside it.
 ORDER: list[set[str]] = [
-    {"errors", "signals", "machine"},
+    {"errors", "signals", "machine", "remarks"},
     {"untrusted"},
     {"config", "tensor_header", "atomic"},
     {"recipe", "runtime", "workers", "text", "model"},
@@ -26,8 +26,9 @@ ORDER: list[set[str]] = [
     {"run"},
     {"training", "decoding"},
     {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight"},
-    {"pipeline", "verifying"},
+    {"pipeline", "verifying", "diversifying"},
     {"progress"},
+    {"commands"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

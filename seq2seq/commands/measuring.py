@@ -1,0 +1,141 @@
+"""`seq2seq score`, how probable translations are, and `seq2seq benchmark`, how good they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seq2seq.commands.common import (
+    BeamSize,
+    LengthNormalization,
+    LengthPenalty,
+    PrecisionName,
+    Threads,
+    load_translator,
+    option,
+    parse_precision,
+    warn,
+)
+from seq2seq.errors import OptionError, UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    source: Annotated[Path, option("FILE", "Sentences, one a line.")],
+    target: Annotated[Path, option("FILE", "Their translations, line by line.")],
+    length_penalty: LengthPenalty = None,
+    length_normalization: LengthNormalization = None,
+    format_: Annotated[str, option("text|jsonl", "Text, or JSON objects with every piece.", "--format")] = "text",
+    ensemble: Annotated[list[Path] | None, option("RUN", "Another run to judge with; repeatable.")] = None,
+    precision: PrecisionName = "fp32",
+    threads: Threads = 0,
+) -> None:
+    """Score given translations, one sentence a line: how probable the model finds them.
+
+    RUN is a run folder with a trained model. Text output is `score TAB log-probability TAB pieces`, the score being the
+    log-probability over the length penalty, as `translate` ranks by; pieces include end-of-sentence.
+    """
+    if format_ not in ("text", "jsonl"):
+        raise OptionError(f"--format {format_}: choose text or jsonl")
+    precision_name = parse_precision(precision)
+    from seq2seq.decoding.options import Options
+    from seq2seq.run import Run
+    from seq2seq.text.reading import aligned, read_lines
+
+    options = Options(length_penalty=length_penalty, length_normalization=length_normalization)  # type: ignore[arg-type]
+    translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
+    pairs = aligned(read_lines(source), read_lines(target), str(source), str(target))
+    for number, found in enumerate(translator.score_stream(pairs, options)):
+        count = len(found.piece_log_probabilities)
+        if format_ == "text":
+            print(f"{found.score:.4f}\t{found.log_probability:.4f}\t{count}", flush=True)
+            continue
+        record = {"line": number, **asdict(found), "num_pieces": count}
+        print(json.dumps(record, ensure_ascii=False), flush=True)
+
+
+def benchmark(
+    systems: Annotated[list[Path], typer.Argument(metavar="SYSTEM", hidden=True)],
+    source: Annotated[Path | None, option("FILE", "The test set's sentences, one a line.")] = None,
+    reference: Annotated[list[Path] | None, option("FILE", "Their translations by people; repeatable.")] = None,
+    test_set: Annotated[str | None, option("NAME", "One of sacreBLEU's test sets, such as wmt14.")] = None,
+    language_pair: Annotated[str, option("en-de", "With --test-set: the direction.")] = "",
+    metrics: Annotated[str, option("NAMES", "Scores, separated by commas.")] = "bleu,chrf,ter",
+    tokenize: Annotated[str, option("NAME", "sacreBLEU's tokenisation; none for files tokenised already.")] = "13a",
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    precision: PrecisionName = "fp32",
+    threads: Threads = 0,
+    json_: Annotated[Path | None, option("FILE", "Also write everything to this file.", "--json")] = None,
+    output: Annotated[Path | None, option("FOLDER", "Also write each run's translations into this folder.")] = None,
+) -> None:
+    """Score translations of a test set: BLEU, chrF and TER with confidence intervals, and speed.
+
+    A SYSTEM is a run folder, or a file of finished translations. Several are set side by side and tested against the
+    first. What stands in a run's training data is reported, with the scores without it.
+    """
+    if (test_set is None) == (source is None):
+        raise OptionError("name the test set: --source FILE with --reference FILE, or --test-set NAME")
+    if test_set is not None and reference:
+        raise OptionError("--reference goes with --source: a --test-set brings its own")
+    if json_ is not None and not json_.absolute().parent.is_dir():
+        raise OptionError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    for system in systems:
+        if not system.exists():
+            raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
+    precision_name = parse_precision(precision)
+    from seq2seq.evaluation import benchmark as bench
+    from seq2seq.evaluation.metrics import check_tokenize, parse_metrics
+    from seq2seq.evaluation.report import format_report
+    from seq2seq.evaluation.testsets import load_named_test_set, load_test_set
+    from seq2seq.run import Run
+
+    chosen = parse_metrics(metrics)
+    check_tokenize(tokenize)
+    loaded = load_test_set(source, reference or []) if source else load_named_test_set(test_set or "", language_pair)
+    for remark in loaded.remarks():
+        warn(remark)
+    # What is cheap to find wrong is looked at before anything is translated.
+    finished = {system: bench.load_translations(system) for system in systems if not system.is_dir()}
+    for translations in finished.values():
+        bench.check_lines(translations, loaded)
+    runs = {system: Run.open(system) for system in systems if system.is_dir()}
+    outputs = []
+    for system in systems:
+        if system in finished:
+            outputs.append(finished[system])
+            continue
+        print(f"translating with {system}", file=sys.stderr)
+        run = runs[system]
+        outputs.append(
+            bench.translate_test_set(
+                load_translator([run], precision_name, threads),
+                loaded.source.lines,
+                name=str(system),
+                beam_size=beam_size,
+                length_penalty=length_penalty,
+                source_hashes=run.source_hashes(),
+            )
+        )
+    if output is not None:
+        _write_translations(output, [(system.name, system.hypotheses) for system in outputs if system.speed])
+    report = bench.run_benchmark(loaded, outputs, chosen, tokenize)
+    print(format_report(report))
+    if json_ is not None:
+        bench.save_report(report, json_)
+
+
+def _write_translations(folder: Path, systems: list[tuple[str, list[str]]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [Path(name).resolve().name for name, _ in systems]
+    for number, (name, (_, lines)) in enumerate(zip(names, systems, strict=True), 1):
+        own = name if names.count(name) == 1 else f"{name}-{number}"  # runs of one name, from two places
+        (folder / f"{own}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")

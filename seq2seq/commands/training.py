@@ -1,0 +1,120 @@
+"""`seq2seq train`, and `seq2seq verify-resume`, which proves that a training can be resumed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seq2seq.commands.common import (
+    option,
+    signals,
+    tell,
+)
+from seq2seq.errors import OptionError, UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", hidden=True)] = None,
+    run_dir: Annotated[Path | None, option("FOLDER", "Where the run is kept; by default runs/CONFIG.")] = None,
+    source: Annotated[str | None, option("FILE", "Training sentences to translate from, one a line.")] = None,
+    target: Annotated[str | None, option("FILE", "Their translations, line by line.")] = None,
+    valid_source: Annotated[str | None, option("FILE", "Validation sentences, to see how training goes.")] = None,
+    valid_target: Annotated[str | None, option("FILE", "Their translations.")] = None,
+    test_source: Annotated[str | None, option("FILE", "Test sentences, translated once at the end.")] = None,
+    test_target: Annotated[str | None, option("FILE", "Their translations.")] = None,
+    preset: Annotated[
+        str | None, option("tiny|quick|base|big", "Start from a recipe; tiny takes half an hour, quick ten minutes.")
+    ] = None,
+    set_: Annotated[list[str] | None, option("SECTION.KEY=VALUE", "Change a setting; repeatable.", "--set")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show validations only, no progress.")] = False,
+) -> None:
+    """Train a translator from parallel text.
+
+    CONFIG.toml is a recipe. Give one, or --source and --target with --preset, or both: files given here take the place
+    of the recipe's corpus. A run that was stopped goes on with --run-dir and --resume alone.
+    """
+    if resume and overwrite:
+        raise OptionError("--resume and --overwrite exclude each other")
+    paths = {
+        "train_source": source, "train_target": target, "valid_source": valid_source, "valid_target": valid_target,
+        "test_source": test_source, "test_target": test_target,
+    }  # fmt: skip
+    corpus = {name: value for name, value in paths.items() if value}
+    if corpus and not (source and target):
+        raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
+    from_run = resume and config is None
+    if from_run:
+        if run_dir is None:
+            raise OptionError("--resume: which run? Name its folder with --run-dir")
+        if not run_dir.is_dir():
+            raise UserError(f"--resume: {run_dir}: no such run folder; check the path")
+        config = run_dir / "config.toml"
+        if not config.exists():
+            raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give the recipe as well")
+    set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
+    if config is None and not corpus and not set_corpus:
+        raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
+    from seq2seq.recipe import load_config, refuse_fetching
+
+    settings = load_config(config, preset=preset, overrides=set_ or [], data=corpus or None)
+    if from_run:
+        refuse_fetching(settings, str(config))
+    folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
+
+    from seq2seq import pipeline
+    from seq2seq.progress import TrainingProgress, describe_outcome
+    from seq2seq.run import resume_command
+    from seq2seq.training.state import Interrupted
+
+    with TrainingProgress(quiet=quiet) as progress:
+        try:
+            outcome = pipeline.train(
+                settings, folder, progress, resume=resume, overwrite=overwrite, stop=signals.received, gently=signals
+            )
+        except Interrupted:
+            progress.message(f"stopped after a checkpoint; continue with: {resume_command(folder)}")
+            sys.exit(signals.reason()[1])
+        except KeyboardInterrupt:  # while data was prepared, or the model finished
+            if (folder / "config.toml").exists():
+                progress.message(f"continue with: {resume_command(folder)}")
+            raise
+    print(describe_outcome(outcome, settings))
+
+
+def verify_resume(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", hidden=True)],
+    steps: Annotated[int, option("N", "How long the two trainings are.")] = 40,
+    kills: Annotated[int, option("N", "How often one of them is killed.")] = 3,
+    seed: Annotated[int, option("N", "Chooses the steps at which it is killed.")] = 1,
+    json_: Annotated[Path | None, option("FILE", "Also write what was found to this file.", "--json")] = None,
+    set_: Annotated[list[str] | None, option("SECTION.KEY=VALUE", "Change a setting; repeatable.", "--set")] = None,
+) -> None:
+    """Train twice for a few steps, once whole, once killed at random steps and resumed, and compare to the bit.
+
+    CONFIG is a recipe, or the config.toml of a run. Both trainings are processes of their own in a temporary folder and
+    are ended by SIGKILL. Ends with 1 where weights, optimizer, order of batches, log or final model differ.
+    """
+    if json_ is not None and not json_.absolute().parent.is_dir():
+        raise OptionError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    import tempfile
+
+    from seq2seq import verifying
+    from seq2seq.files import write_json
+    from seq2seq.recipe import load_config
+
+    settings = load_config(config, overrides=set_ or [])
+    with tempfile.TemporaryDirectory(prefix="seq2seq-verify-") as folder:
+        proof = verifying.verify_resume(settings, Path(folder), steps=steps, kills=kills, seed=seed, tell=tell)
+    print(verifying.describe(proof))
+    if json_ is not None:
+        write_json(json_, proof.as_json())
+    if not proof.identical:
+        raise typer.Exit(1)

@@ -1,0 +1,198 @@
+"""`seq2seq translate`: text in, translations out, line by line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seq2seq.commands.common import (
+    BeamSize,
+    LengthNormalization,
+    LengthPenalty,
+    PrecisionName,
+    Threads,
+    load_translator,
+    option,
+    parse_precision,
+    warn,
+)
+from seq2seq.errors import OptionError
+
+if TYPE_CHECKING:
+    from seq2seq.decoding.options import Options, TranslationResult
+    from seq2seq.decoding.translator import Translator
+    from seq2seq.export.ctranslate2_engine import CTranslate2Translator
+
+
+def translate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    n_best: Annotated[int, option("N", "Translations a line, as `line ||| text ||| score`, lines from 0.")] = 1,
+    format_: Annotated[str, option("text|jsonl", "Text or JSON objects.", "--format")] = "text",
+    length_normalization: LengthNormalization = None,
+    min_length: Annotated[int, option("N", "Pieces that a translation has at least.")] = 0,
+    max_length: Annotated[int | None, option("N", "Pieces after which a translation is cut.")] = None,
+    prefix: Annotated[str, option("TEXT", "Every translation begins with it.")] = "",
+    prefix_file: Annotated[Path | None, option("FILE", "A beginning for each line; empty lines for none.")] = None,
+    ban: Annotated[list[str] | None, option("TEXT", "Words that never come out; repeatable.")] = None,
+    ban_file: Annotated[Path | None, option("FILE", "The same, one a line.")] = None,
+    require: Annotated[list[str] | None, option("TEXT", "Words that every translation has; repeatable.")] = None,
+    no_repeat_ngram: Annotated[int, option("N", "No N pieces in a row come twice.")] = 0,
+    diverse: Annotated[int, option("N", "N different translations a line, written as with --n-best.")] = 0,
+    diversity_penalty: Annotated[
+        float | None, option("X", "With --diverse: how far they keep from each other.")
+    ] = None,
+    alignments: Annotated[bool, typer.Option("--alignments", help="With --format jsonl: which word is which.")] = False,
+    ensemble: Annotated[list[Path] | None, option("RUN", "Another run to decide with; repeatable.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw translations at random instead of searching.")] = False,
+    temperature: Annotated[float | None, option("X", "With --sample: below 1 is more careful, above 1 wilder.")] = None,
+    top_k: Annotated[int | None, option("N", "With --sample: draw from the N most probable pieces; 0 is all.")] = None,
+    top_p: Annotated[float | None, option("X", "With --sample: draw from the top pieces of probability X.")] = None,
+    seed: Annotated[int | None, option("N", "With --sample: the same seed draws the same translations.")] = None,
+    precision: PrecisionName = "fp32",
+    engine: Annotated[str, option("torch|ctranslate2", "What computes; ctranslate2 is an extra.")] = "torch",
+    quantization: Annotated[str | None, option("NAME", "With --engine ctranslate2: float32, int8, ...")] = None,
+    threads: Threads = 0,
+) -> None:
+    """Translate text, one sentence a line.
+
+    RUN is a run folder with a trained model. Reads every FILE, gzipped or not, or standard input (also as -); on a
+    terminal, asks for sentences. As many lines come out as went in, in order.
+    """
+    if format_ not in ("text", "jsonl"):
+        raise OptionError(f"--format {format_}: choose text or jsonl")
+    precision_name = parse_precision(precision)
+    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    _goes_with("--sample", sample, drawing)
+    _goes_with("--diverse", bool(diverse), {"diversity_penalty": diversity_penalty})
+    _goes_with("--format jsonl", format_ == "jsonl", {"alignments": alignments or None})
+    if prefix and prefix_file is not None:
+        raise OptionError("--prefix and --prefix-file exclude each other")
+    if quantization is not None and engine == "torch":
+        raise OptionError(f"--quantization {quantization}: the torch engine has none: add --engine ctranslate2")
+    from seq2seq.decoding.options import Options
+
+    options = Options(
+        beam_size=beam_size, length_penalty=length_penalty, n_best=n_best, sample=sample,
+        length_normalization=length_normalization,  # type: ignore[arg-type]
+        min_length=min_length, max_length=max_length, prefix=prefix, ban=(*(ban or ()), *_phrases(ban_file)),
+        require=tuple(require or ()), no_repeat_ngram=no_repeat_ngram, diverse=diverse, alignments=alignments,
+        **{name: value for name, value in drawing.items() if value is not None},  # type: ignore[arg-type]
+        **({} if diversity_penalty is None else {"diversity_penalty": diversity_penalty}),  # type: ignore[arg-type]
+    )  # fmt: skip
+    translator: Any  # one or the other: they have the same face
+    if engine == "torch":
+        from seq2seq.run import Run
+
+        translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
+    else:
+        if ensemble or prefix_file is not None:
+            raise OptionError(f"--ensemble and --prefix-file: not with --engine {engine}; use --engine torch")
+        scores = n_best > 1 or format_ == "jsonl"
+        translator = _other_engine(engine, run, precision, quantization or "float32", threads, scores=scores)
+    translator.check(options)
+    if not files and sys.stdin.isatty() and prefix_file is None:
+        _prompt(translator, options, format_)
+        return
+    lines = _input_lines(files or [])
+    if prefix_file is None:
+        results = translator.stream(lines, options)
+    else:
+        results = _with_prefixes(translator, lines, prefix_file, options)
+    for number, result in enumerate(results):
+        print(_render(number, result, options, format_), flush=True)
+
+
+def _goes_with(what: str, given: bool, others: dict[str, Any]) -> None:
+    """Refuses options that mean nothing without another."""
+    for name, value in others.items():
+        if value is not None and not given:
+            typed = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise OptionError(f"{typed} means nothing without {what}: add {what}")
+
+
+def _phrases(path: Path | None) -> list[str]:
+    from seq2seq.text.reading import read_lines
+
+    return [] if path is None else [line for line in read_lines(path) if line.strip()]
+
+
+def _with_prefixes(
+    translator: Translator, lines: Iterator[str], path: Path, options: Options
+) -> Iterator[TranslationResult]:
+    from seq2seq.text.reading import aligned, read_lines
+
+    one, other = itertools.tee(aligned(lines, read_lines(path), "the input", str(path)))
+    return translator.stream((line for line, _ in one), options, (prefix for _, prefix in other))
+
+
+def _other_engine(
+    engine: str, run: Path, precision: str, quantization: str, threads: int, *, scores: bool
+) -> CTranslate2Translator:
+    """A translator that imports no torch, where its export is there already."""
+    if engine != "ctranslate2":
+        raise OptionError(f"--engine {engine}: choose torch or ctranslate2")
+    if precision != "fp32":
+        raise OptionError(
+            f"--precision {precision}: for the torch engine; with --engine ctranslate2, use --quantization"
+        )
+    from seq2seq.export.ctranslate2_engine import CTranslate2Translator
+
+    translator = CTranslate2Translator(run, quantization=quantization, threads=threads, scores=scores, warn=warn)
+    if remark := translator.run.remark():
+        warn(remark)
+    return translator
+
+
+def _input_lines(files: list[Path]) -> Iterator[str]:
+    from seq2seq.text.reading import lines_of, read_lines
+
+    # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
+    for path in files or [Path("-")]:
+        if str(path) == "-":
+            yield from lines_of(sys.stdin.buffer, "standard input", warn)
+        else:
+            yield from read_lines(path, warn)
+
+
+def _render(number: int, result: TranslationResult, options: Options, format_: str) -> str:
+    if format_ == "jsonl":
+        names = ["score", "log_probability", "pieces", "piece_log_probabilities", "satisfied", "repetition"]
+        names += ["alignment"] * options.alignments
+        hypotheses = [
+            {"translation": found.text, **{name: getattr(found, name) for name in names}} for found in result.hypotheses
+        ]
+        record = {"line": number, "source": result.source, **hypotheses[0]}
+        if options.n_best > 1 or options.diverse:
+            record["hypotheses"] = hypotheses
+        return json.dumps(record, ensure_ascii=False)
+    if options.n_best == 1 and not options.diverse:
+        return result.text
+    return "\n".join(f"{number} ||| {best.text} ||| {best.score:.4f}" for best in result.hypotheses)
+
+
+def _prompt(translator: Any, options: Options, format_: str) -> None:
+    """Asks for sentences on a terminal until end of file."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # makes the arrow keys work in input()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    print("Type a sentence to translate; end with Ctrl-D.", file=sys.stderr)
+    for number in itertools.count():
+        try:
+            line = input("> " if sys.stdout.isatty() else "")
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        for result in translator.stream([line], options):
+            print(_render(number, result, options, format_), flush=True)
