@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from seq2seq.atomic import replacing
 from seq2seq.errors import OptionError, UserError
+from seq2seq.files import replacing
 from seq2seq.text.reading import aligned, read_lines
 
 Pair = tuple[str, str]
@@ -101,15 +101,28 @@ def _pairs(
         counts.corpus += 1
         yield pair
     for load in forward:
-        translations = load()((line for line, _ in _corpus(source, target)))
-        for (text, _), translation in zip(_corpus(source, target), translations, strict=True):
-            if translation.strip():
-                yield text, translation
+        for (text, _), translation in _translated(load(), source, target, 0, counts):
+            yield text, translation
     for load in backward:
-        translations = load()((line for _, line in _corpus(source, target)))
-        for (_, text), translation in zip(_corpus(source, target), translations, strict=True):
-            if translation.strip():
-                yield translation, text
+        for (_, text), translation in _translated(load(), source, target, 1, counts):
+            yield translation, text
+
+
+def _translated(
+    translate: Translates, source: Path, target: Path, side: int, counts: Counts
+) -> Iterator[tuple[Pair, str]]:
+    """Each pair of the corpus with the translation of one of its sides, where that is not empty."""
+    translations = translate(pair[side] for pair in _corpus(source, target))
+    found = 0
+    for pair, translation in zip(_corpus(source, target), translations, strict=True):
+        found += 1
+        if translation.strip():
+            yield pair, translation
+    if found != counts.corpus:
+        raise UserError(
+            f"{source}, {target}: read again, they gave {found:,} pairs instead of {counts.corpus:,}; they are read "
+            "once for each model, so name files that stay"
+        )
 
 
 def _corpus(source: Path, target: Path) -> Iterator[Pair]:

@@ -81,7 +81,9 @@ def _left_to_groups() -> list[int]:
                 break
             limit = folder / "memory.max"
             if limit.exists() and (text := limit.read_text(encoding="ascii").strip()) != "max":
-                cached = _field(folder / "memory.stat", "inactive_file", unit=1) or 0  # given back when it is needed
+                # Files that were read are given back when the memory is needed.
+                files = (_field(folder / "memory.stat", name, unit=1) for name in ("inactive_file", "active_file"))
+                cached = sum(size or 0 for size in files)
                 used = int((folder / "memory.current").read_text(encoding="ascii"))
                 left.append(max(0, int(text) - used + cached))
     except (OSError, ValueError):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from seq2seq import __version__
@@ -27,6 +26,7 @@ from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
 from seq2seq.preflight import longest_sentences, preflight
+from seq2seq.preparing import Corpora, prepare
 from seq2seq.resuming import check_changes, check_identity, tell_changes
 from seq2seq.run import CARD, CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import (
@@ -38,19 +38,11 @@ from seq2seq.runtime import (
 )
 from seq2seq.text.batching import plan_epoch
 from seq2seq.text.corpus import (
-    FilterCounts,
-    PieceCorpus,
-    TextCorpus,
-    build_piece_corpus,
-    build_text_corpus,
-    content_hash,
     source_hashes,
 )
-from seq2seq.text.download import ensure_downloads
-from seq2seq.text.errors import DataError, UnwritableError
-from seq2seq.text.reading import corpus_name, has_split, read_pairs
+from seq2seq.text.errors import UnwritableError
+from seq2seq.text.reading import has_split
 from seq2seq.text.sampling import SampledPairs
-from seq2seq.text.tokenizer import Tokenizer
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import check_end
 from seq2seq.training.state import Interrupted, Observer, TrainingError, TrainingState
@@ -74,20 +66,6 @@ class Outcome:
     state: TrainingState
     test_bleu: float | None
     examples: tuple[Example, ...]
-
-
-@dataclass(frozen=True)
-class Corpora:
-    """The prepared data of one run. identity: hashes of what a resumed run must find again."""
-
-    train: PieceCorpus
-    train_text: TextCorpus
-    valid: PieceCorpus | None
-    valid_text: TextCorpus | None
-    test_text: TextCorpus | None
-    counts: FilterCounts
-    tokenizer: Tokenizer
-    identity: dict[str, str]
 
 
 def train(
@@ -127,20 +105,18 @@ def train(
                 threads = set_up_cpu(config.training.num_threads)
                 if resume:
                     tell_changes(run.config(), config, observer.message)
-                corpora = _prepare(config, run, observer, resume=resume)
+                corpora = prepare(config, run, observer, resume=resume)
                 check_identity(run.identity() if resume else {}, corpora.identity)
                 sampled = opened.enter_context(_sampled(config, run, corpora))
                 trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
                 if resume:
                     at = "resumed at step {:,}" if trainer.resume() else "no complete checkpoint: starting at step 0"
                     observer.message(at.format(trainer.state.step))
-                # Not before: a corpus or tokenizer that cannot be used leaves the run as it was.
-                _write_beginning(config, run, corpora, overwrite=overwrite and not resume)
                 _describe(config, corpora, trainer.model, device, threads, observer)
                 if config.training.preflight:
-                    decode = _validator(config, corpora, longest=True)
-                    forecast = preflight(config, trainer, decode, corpora.train.path.stat().st_size)
-                    observer.message(forecast.describe())
+                    _look_ahead(config, trainer, corpora, observer, resumed=resume)
+                # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
+                _write_beginning(config, run, corpora, overwrite=overwrite and not resume)
                 with _telling_how_to_go_on(run):
                     with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                         trainer.train()
@@ -245,62 +221,6 @@ def _write_beginning(config: Config, run: Run, corpora: Corpora, *, overwrite: b
     run.write_config(config)  # last: from now on it is a run, which can be resumed
 
 
-# Data
-
-
-def _prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> Corpora:
-    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with."""
-    data, folder = config.data, run.path / CORPUS
-    ensure_downloads(data.downloads, observer.message)
-    text, counts = build_text_corpus(
-        read_pairs(data, "train"), folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
-    )
-    if not len(text):
-        raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
-    if resume and _has_tokenizer(run):
-        tokenizer = run.tokenizer()
-    else:
-        seed = derived_seed(config.training.seed, "tokenizer") % 2**31
-        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed)
-    encode = tokenizer.encode_source, tokenizer.encode_target
-    train = build_piece_corpus(text, *encode, data, folder / "train.pieces", counts, filters=True)
-    if not len(train):
-        raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
-    valid_text = _held_out(config, run, "valid")
-    valid = None
-    identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
-    if valid_text is not None:
-        valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
-        _check_positions(config, valid)
-        identity["validation"] = content_hash(valid.path)
-    return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
-
-
-def _check_positions(config: Config, valid: PieceCorpus) -> None:
-    """Finds out now, not at the first validation, that a sentence is longer than learned positions reach."""
-    longest = np.maximum(valid.source_lengths, valid.target_lengths)
-    index = int(longest.argmax())
-    if config.model.positions == "learned" and longest[index] + 1 > config.model.max_positions:
-        raise DataError(
-            f"pair {index + 1} of the validation set has {longest[index]:,} pieces, too many for model.max_positions = "
-            f"{config.model.max_positions}: leave it out, or raise model.max_positions"
-        )
-
-
-def _has_tokenizer(run: Run) -> bool:
-    return any((run.path / name).exists() for name in ("tokenizer.model", "source.model"))
-
-
-def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:
-    if not has_split(config.data, split):
-        return None
-    pairs = read_pairs(config.data, split)
-    text, _ = build_text_corpus(pairs, run.path / CORPUS / f"{split}.text", drop_empty=False, drop_duplicates=False)
-    if not len(text):
-        raise DataError(f"{corpus_name(config.data, split)}: no sentence pairs, and they are the {split} set")
-    return text
-
-
 def _describe(
     config: Config, corpora: Corpora, model: Transformer, device: torch.device, threads: int, observer: Observer
 ) -> None:
@@ -318,6 +238,16 @@ def _describe(
         train.source_lengths, train.target_lengths, training.micro_batch_tokens, seed=training.seed, epoch=0
     )
     observer.message(f"batches: {len(plan):,} an epoch")
+
+
+def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Observer, *, resumed: bool) -> None:
+    """Rehearses the largest batches and tells what the training will take, unless there is nothing left to train."""
+    trainer.set_horizon()
+    if trainer.done():
+        return
+    decode = _validator(config, corpora, longest=True)
+    mapped = corpora.train.path.stat().st_size
+    observer.message(preflight(config, trainer, decode, mapped=mapped, resumed=resumed).describe())
 
 
 def _validator(config: Config, corpora: Corpora, *, longest: bool = False) -> Callable[[Transformer], float] | None:

@@ -2,8 +2,8 @@
 
 A GPU whose memory is too small for a batch raises an error, and the batch is taken in parts. On a CPU the system kills
 the process instead, maybe after hours, at the first batch of long sentences. So those come first, as a rehearsal whose
-gradients are thrown away: a quarter and a half of the largest batch, which tell whether the whole has room, then the
-whole, then the longest sentences of the validation set through the decoder.
+gradients are thrown away: a quarter and a half of each, which tell whether the whole has room, then the whole, then the
+longest sentences of the validation set through the decoder.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from seq2seq.config import Config
 from seq2seq.errors import UserError
 from seq2seq.machine import available_memory, forget_peak, recent_peak_bytes, resident_bytes
 from seq2seq.model.transformer import Transformer
-from seq2seq.text.batching import Indices, Lengths, plan_epoch
-from seq2seq.training.horizon import known_horizon
+from seq2seq.runtime import release_freed_memory
+from seq2seq.text.batching import Indices, Lengths, PiecePairs, plan_epoch
 from seq2seq.training.room import disk_needed
 from seq2seq.training.trainer import Trainer
 
@@ -37,15 +37,18 @@ class MemoryForecastError(UserError):
 
 @dataclass(frozen=True)
 class Forecast:
-    """memory: bytes resident at most, None where the system does not tell; available: what there is for it.
+    """memory: bytes at most, None where the system does not tell; available: what there is for it.
 
-    disk: bytes of the run folder. seconds: of training, None where no number of steps is planned yet.
+    disk: bytes of the run folder. seconds: of training, None where no number of steps is planned yet. tight: the
+    process may be killed. splits: how often a GPU had to split the largest batches.
     """
 
     memory: int | None
     available: int | None
     disk: int
     seconds: float | None
+    tight: bool = False
+    splits: int = 0
 
     def describe(self) -> str:
         parts = []
@@ -55,42 +58,58 @@ class Forecast:
         parts.append(f"{readable_size(self.disk)} of disk")
         if self.seconds is not None:
             parts.append(f"about {_duration(self.seconds)}")
-        tight = self.memory is not None and self.available is not None and self.memory > self.available
-        return f"forecast: {', '.join(parts)}" + ("; should it be killed, lower training.batch_tokens" if tight else "")
+        text = f"forecast: {', '.join(parts)}"
+        if self.tight:
+            text += "; should it be killed, lower training.batch_tokens"
+        if self.splits:
+            text += "; the largest batches do not fit and will be split (training.accumulate=2 does so with all)"
+        return text
 
 
 def preflight(
-    config: Config, trainer: Trainer, decode: Callable[[Transformer], object] | None, mapped: int = 0
+    config: Config,
+    trainer: Trainer,
+    decode: Callable[[Transformer], object] | None,
+    *,
+    mapped: int = 0,
+    resumed: bool = False,
 ) -> Forecast:
     """Rehearses, and tells what training will take.
 
     decode: translates the longest sentences of the validation set. mapped: bytes of files that count as memory of the
-    process once they are read, though the system can take them back.
-
-    Nothing of what training computes depends on it. Raises MemoryForecastError where the largest batch would not fit;
-    on a GPU nothing is raised, as batches are split there.
+    process once they are read, though the system can take them back. Nothing of what training computes depends on it.
+    Raises MemoryForecastError where the largest batch would not fit; on a GPU nothing is raised, as batches are split
+    there.
     """
-    weights = tensor_bytes(trainer.model.state_dict())
-    pairs = trainer.train_pairs
+    began = time.perf_counter()
+    trainer.set_horizon()
+    pairs = trainer.pairs()
     largest = largest_batches(pairs.source_lengths, pairs.target_lengths, config)
-    seconds = _rehearse(trainer, largest, weights)
+    seconds, splits = _rehearse(trainer, pairs, largest, resumed=resumed)
     if decode is not None:
         decode(trainer.model)
+    to_come, tight = _to_come(trainer), False
     memory = available = None
     if trainer.device.type == "cuda":
-        memory = int(MARGIN * (torch.cuda.max_memory_allocated(trainer.device) + _to_come(trainer, weights)))
+        memory = int(MARGIN * (torch.cuda.max_memory_allocated(trainer.device) + to_come))
         available = torch.cuda.get_device_properties(trainer.device).total_memory
+        memory = min(memory, available)  # batches are split to fit
     elif resident_bytes() is not None:
-        memory = int(MARGIN * (recent_peak_bytes() + _to_come(trainer, weights))) + OVERHEAD_BYTES + mapped
+        memory = int(MARGIN * (recent_peak_bytes() + to_come)) + OVERHEAD_BYTES
         available = _all_there_is()
-    disk = disk_needed(config.training, weights)
-    return Forecast(memory, available, disk, _training_time(trainer, largest[0], seconds))
+        tight = available is not None and memory > available
+        memory += mapped
+    disk = disk_needed(config.training, tensor_bytes(trainer.model.state_dict()))
+    forecast = Forecast(memory, available, disk, training_time(trainer, pairs, largest[0], seconds), tight, splits)
+    trainer.discount(time.perf_counter() - began)
+    return forecast
 
 
 def largest_batches(source_lengths: Lengths, target_lengths: Lengths, config: Config) -> list[Indices]:
-    """Of one epoch, whose batches have the same lengths as any other's, those that take most memory, the largest first.
+    """The batches of an epoch that take most memory: that with most tokens first.
 
-    That is the one with most tokens, and the one with most pairs of positions, whose attention weights are kept.
+    And, where it is another, that with most pairs of positions, whose attention weights are kept where kernels are not
+    compiled. All epochs have batches of the same lengths, but where pieces are sampled.
     """
     plan = plan_epoch(
         source_lengths, target_lengths, config.training.micro_batch_tokens, seed=config.training.seed, epoch=0
@@ -104,32 +123,36 @@ def largest_batches(source_lengths: Lengths, target_lengths: Lengths, config: Co
     return [plan[number] for number in chosen]
 
 
-def _rehearse(trainer: Trainer, batches: list[Indices], weights: int) -> float:
-    """Computes the gradients of the batches. Returns the seconds that the first took."""
-    updater, pairs = trainer.updater, trainer.train_pairs
-    first = batches[0]
-    peaks = []
-    forgets = forget_peak() and trainer.device.type == "cpu"
-    for part in (first[::4], first[::2]):
-        updater.rehearse(pairs, part)
-        peaks.append((len(part), recent_peak_bytes()))
-    if forgets:
-        (few, least), (more, most) = peaks
-        growth = (most - least) / max(1, more - few)  # of a pair
-        _check(int(most + growth * (len(first) - more)) + _to_come(trainer, weights), _all_there_is())
-    begun = time.perf_counter()
-    updater.rehearse(pairs, first)
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize(trainer.device)
-    seconds = time.perf_counter() - begun
-    for batch in batches[1:]:
-        updater.rehearse(pairs, batch)
-    return seconds
+def _rehearse(trainer: Trainer, pairs: PiecePairs, batches: list[Indices], *, resumed: bool) -> tuple[float, int]:
+    """Computes the gradients of the batches. Returns the seconds that the first took, and how often all were split."""
+    updater, times, splits = trainer.updater, [], 0
+    for batch in batches:
+        release_freed_memory()  # or what earlier work has left would hide what this takes
+        forgets = forget_peak()
+        peaks = []
+        for part in (batch[::4], batch[::2]):
+            splits += updater.rehearse(pairs, part)
+            peaks.append((len(part), recent_peak_bytes()))
+        if forgets and trainer.device.type == "cpu":
+            check_memory(foretold(peaks, len(batch)) + _to_come(trainer), resumed=resumed)
+        begun = time.perf_counter()
+        splits += updater.rehearse(pairs, batch)
+        times.append(time.perf_counter() - begun)
+    return times[0], splits
 
 
-def _to_come(trainer: Trainer, weights: int) -> int:
-    """What the first steps and the end add: the moments of Adam where they are not there yet; averaged checkpoints."""
-    return (0 if trainer.updater.optimizer.state else 2 * weights) + 2 * weights
+def foretold(peaks: list[tuple[int, int]], count: int) -> int:
+    """The peak of memory with `count` pairs, by those (pairs, bytes) of fewer: along a straight line."""
+    (few, least), (more, most) = peaks
+    growth = (most - least) / (more - few) if more > few else 0.0
+    return int(most + growth * (count - more))
+
+
+def _to_come(trainer: Trainer) -> int:
+    """What the first steps and the end add: moments of Adam, gradients of several micro-batches, averaged weights."""
+    weights = tensor_bytes(trainer.model.state_dict())
+    moments = 0 if trainer.updater.optimizer.state else 2
+    return weights * (moments + (trainer.config.accumulate > 1) + 2)
 
 
 def _all_there_is() -> int | None:
@@ -137,27 +160,34 @@ def _all_there_is() -> int | None:
     return None if left is None or resident is None else left + resident
 
 
-def _check(memory: int, available: int | None) -> None:
-    if available is not None and memory > available:
-        raise MemoryForecastError(
-            f"training would need {readable_size(memory)} of memory for its largest batch, and there are "
-            f"{readable_size(available)}: lower training.batch_tokens, raise training.accumulate, or lower "
-            "data.max_source_length and data.max_target_length (training.preflight=false does not look)"
-        )
+def check_memory(memory: int, *, resumed: bool) -> None:
+    """Raises MemoryForecastError where so many bytes are more than there are. resumed: not all settings may change."""
+    available = _all_there_is()
+    if available is None or memory <= available:
+        return
+    remedy = (
+        "end other programs"
+        if resumed
+        else "lower training.batch_tokens, raise training.accumulate, or lower data.max_source_length and "
+        "data.max_target_length"
+    )
+    raise MemoryForecastError(
+        f"training would need {readable_size(memory)} of memory for its largest batch, and there are "
+        f"{readable_size(available)}: {remedy} (training.preflight=false does not look)"
+    )
 
 
-def _training_time(trainer: Trainer, batch: Indices, seconds: float) -> float | None:
+def training_time(trainer: Trainer, pairs: PiecePairs, batch: Indices, seconds: float) -> float | None:
     """Seconds that are left, by the time that one batch took; where minutes are the limit, no more than those."""
-    state, config, pairs = trainer.state, trainer.config, trainer.train_pairs
-    horizon = state.horizon or known_horizon(config, trainer.updates_per_epoch)
-    limit = None if config.max_minutes is None else 60 * config.max_minutes - state.seconds
-    if horizon is None:
+    state, config = trainer.state, trainer.config
+    limit = None if config.max_minutes is None else max(0.0, 60 * config.max_minutes - state.seconds)
+    if state.horizon is None:
         return limit
     tokens, those = (
         sum(int(side[part].sum()) + len(side[part]) for side in (pairs.source_lengths, pairs.target_lengths))
         for part in (slice(None), batch)
     )
-    left = (horizon - state.step) / trainer.updates_per_epoch * tokens / those * seconds
+    left = max(0, state.horizon - state.step) / trainer.updates_per_epoch * tokens / those * seconds
     return left if limit is None else min(left, limit)
 
 
@@ -170,9 +200,10 @@ def longest_sentences(texts: list[str], config: Config, threads: int) -> list[in
 
 
 def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{max(1, round(seconds))} seconds"
-    if minutes < 120:
-        return f"{minutes} minute{'s' if minutes > 1 else ''}"
-    return f"{minutes / 60:.1f} hours"
+    if seconds < 60:
+        count, unit = max(1, round(seconds)), "second"
+    elif seconds < 120 * 60:
+        count, unit = round(seconds / 60), "minute"
+    else:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{count} {unit}{'s' if count > 1 else ''}"

@@ -724,8 +724,10 @@ def test_a_signal_outside_of_the_training_loop_ends_the_command_at_once(
     in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: signal.Signals
 ) -> None:
     arguments = ("recipe.toml", "--run-dir", tmp_path / "run", "--quiet", "--set", "training.max_steps=2")
+    arguments += ("--set", "training.preflight=false")  # it scores sentences, too
+    module = "preparing" if function in ("ensure_downloads", "build_piece_corpus") else "pipeline"
     with monkeypatch.context() as patch:
-        patch.setattr(f"seq2seq.pipeline.{function}", lambda *_, **__: signal.raise_signal(number))
+        patch.setattr(f"seq2seq.{module}.{function}", lambda *_, **__: signal.raise_signal(number))
         patch.setattr("seq2seq.training.trainer.Trainer._validate", lambda _: False)
         result = in_corpus(*arguments)
     assert (result.code, result.out) == (128 + number, "")
@@ -747,7 +749,7 @@ def test_a_signal_that_a_library_makes_an_error_of_is_told_as_what_it_is(
         except KeyboardInterrupt:
             raise UserError("the training corpus has no text") from None
 
-    monkeypatch.setattr("seq2seq.pipeline.Tokenizer.learn", learn)
+    monkeypatch.setattr("seq2seq.preparing.Tokenizer.learn", learn)
     result = in_corpus("recipe.toml", "--run-dir", tmp_path / "run")
     one_line(result, 130, "interrupted")
 

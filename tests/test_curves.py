@@ -39,4 +39,6 @@ def test_a_log_of_anything_gives_a_picture(lines: list[dict[str, Any]]) -> None:
 def test_what_is_logged_is_seen() -> None:
     steps = [{"step": n, "loss": 3.0 / n, "nll": 2.0 / n, "learning_rate": 1e-3} for n in range(1, 9)]
     scored = [{"step": n, "valid_loss": 2.0, "valid_bleu": 10.0 * n} for n in (4, 8)]
-    assert drawn(steps + scored) != drawn(steps) != drawn([])
+    higher = [{**record, "valid_bleu": 2 * record["valid_bleu"]} for record in scored]
+    pictures = {drawn(steps + scored), drawn(steps + higher), drawn(steps), drawn(steps[:4]), drawn([])}
+    assert len(pictures) == 5

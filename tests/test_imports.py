@@ -25,7 +25,7 @@ ORDER: list[set[str]] = [
     {"checkpoints", "resuming", "weights"},
     {"run"},
     {"training", "decoding"},
-    {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight"},
+    {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight", "preparing"},
     {"pipeline", "verifying", "diversifying"},
     {"progress"},
     {"commands"},
@@ -121,7 +121,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert heavy_modules_after(command(arguments)) == []
 
 
-@pytest.mark.parametrize("name", ["train", "translate", "score", "benchmark", "export", "verify-resume"])
+@pytest.mark.parametrize("name", ["train", "translate", "score", "benchmark", "diversify", "export", "verify-resume"])
 def test_help_of_a_command_imports_nothing_heavy(name: str) -> None:
     # In some versions typer itself brings in pydantic to read a command's options.
     assert set(heavy_modules_after(command([name, "--help"]))) <= {"pydantic"}

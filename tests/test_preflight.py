@@ -16,11 +16,19 @@ from hypothesis import strategies as st
 from seq2seq import machine, pipeline, preflight
 from seq2seq.config import Config, ModelConfig, TrainingConfig
 from seq2seq.model.transformer import Transformer
-from seq2seq.preflight import Forecast, MemoryForecastError, largest_batches, longest_sentences
+from seq2seq.preflight import (
+    Forecast,
+    MemoryForecastError,
+    check_memory,
+    foretold,
+    largest_batches,
+    longest_sentences,
+)  # fmt: skip
 from seq2seq.recipe import build_config
 from seq2seq.run import Run
 from seq2seq.text.batching import plan_epoch
 from seq2seq.training import updates
+from seq2seq.training.state import Interrupted
 from seq2seq.training.trainer import Trainer
 from seq2seq.training.updates import Updater
 from seq2seq.verifying import fingerprints
@@ -70,30 +78,92 @@ def test_a_rehearsal_changes_no_bit_of_what_is_trained(config: Config, tmp_path:
     assert sum(text.startswith("forecast: ") for text in told.messages) == 1
 
 
-def test_too_little_memory_is_told_before_the_first_step(
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_too_little_memory_is_told_and_leaves_everything_as_it_was(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = machine.resident_bytes()
     if resident is None:
         pytest.skip("this system does not tell how much memory a process has")
+    pipeline.train(config, tmp_path / "run", Listener())
+    before = snapshot(tmp_path / "run")
     monkeypatch.setattr(preflight, "available_memory", lambda: -resident // 2)
-    with pytest.raises(MemoryForecastError, match=r"training would need .*: lower training.batch_tokens") as caught:
-        pipeline.train(config, tmp_path / "run", Listener())
+    message = r"training would need .* of memory .*: lower training.batch_tokens"
+    with pytest.raises(MemoryForecastError, match=message) as caught:
+        pipeline.train(config, tmp_path / "run", Listener(), overwrite=True)
     assert "\n" not in str(caught.value)
-    # It is a run that can be begun again where there is more memory, or with the check left out.
-    monkeypatch.undo()
+    assert snapshot(tmp_path / "run") == before
+    with pytest.raises(MemoryForecastError):
+        pipeline.train(config, tmp_path / "new", Listener())
+    assert not (tmp_path / "new").exists()
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 14})})
+    with pytest.raises(MemoryForecastError, match="end other programs"):  # batch_tokens may not change any more
+        pipeline.train(longer, tmp_path / "run", Listener(), resume=True)
+    # A run that is finished needs no memory for batches.
     assert pipeline.train(config, tmp_path / "run", Listener(), resume=True).state.finished
+
+
+def test_the_whole_is_foretold_by_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert foretold([(10, 1_000), (20, 1_400)], 40) == 2_200
+    assert foretold([(1, 1_000), (1, 1_000)], 1) == 1_000
+    monkeypatch.setattr(preflight, "_all_there_is", lambda: 2_200)
+    check_memory(2_200, resumed=False)
+    with pytest.raises(MemoryForecastError, match=r"need 2\.2 kB of memory .* there are 2\.2 kB"):
+        check_memory(2_201, resumed=False)
+    monkeypatch.setattr(preflight, "_all_there_is", lambda: None)
+    check_memory(10**15, resumed=False)  # a system that does not tell
+
+
+def test_a_batch_of_which_a_part_takes_much_is_not_tried_whole(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if every pair took 100 MB, on a machine that has room for a few pairs fewer than the largest batch has."""
+    tried: list[int] = []
+    monkeypatch.setattr(Updater, "rehearse", lambda self, pairs, part: tried.append(len(part)) or 0)
+    monkeypatch.setattr(preflight, "forget_peak", lambda: True)
+    monkeypatch.setattr(preflight, "recent_peak_bytes", lambda: 100_000_000 * tried[-1])
+    monkeypatch.setattr(preflight, "_all_there_is", lambda: 10**12)
+    pipeline.train(config, tmp_path / "roomy", Listener())
+    largest = max(tried)
+    tried.clear()
+    monkeypatch.setattr(preflight, "_all_there_is", lambda: 100_000_000 * (largest - 1))
+    with pytest.raises(MemoryForecastError):
+        pipeline.train(config, tmp_path / "small", Listener())
+    assert max(tried) == -(-largest // 2)
+
+
+def test_a_resumed_run_is_forecast_by_what_is_left(config: Config, tmp_path: Path) -> None:
+    pipeline.train(config, tmp_path / "run", Listener())
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 10**9})})
+    told = Listener()
+    steps = []
+
+    def stop() -> bool:
+        steps.append(1)
+        return len(steps) > 1
+
+    with pytest.raises(Interrupted):
+        pipeline.train(longer, tmp_path / "run", told, resume=True, stop=stop)
+    [forecast] = [text for text in told.messages if text.startswith("forecast: ")]
+    assert "hours" in forecast
 
 
 def test_a_forecast_that_is_close_says_what_to_do() -> None:
     assert Forecast(1_500_000_000, 8_000_000_000, 30_000_000, 90 * 60).describe() == (
         "forecast: up to 1.5 GB of 8.0 GB of memory, 30.0 MB of disk, about 90 minutes"
     )
-    assert Forecast(9_000_000_000, 8_000_000_000, 30_000_000, 20).describe() == (
+    assert Forecast(9_000_000_000, 8_000_000_000, 30_000_000, 20, tight=True).describe() == (
         "forecast: up to 9.0 GB of 8.0 GB of memory, 30.0 MB of disk, about 20 seconds; should it be killed, lower "
         "training.batch_tokens"
     )
     assert Forecast(None, None, 1_000, 7 * 3600).describe() == "forecast: 1.0 kB of disk, about 7.0 hours"
+    assert Forecast(None, None, 1_000, 0.2, splits=3).describe() == (
+        "forecast: 1.0 kB of disk, about 1 second; the largest batches do not fit and will be split "
+        "(training.accumulate=2 does so with all)"
+    )
 
 
 @given(lengths, st.integers(10, 200), st.integers(0, 5))
@@ -148,7 +218,7 @@ def test_limits_of_control_groups_count(tmp_path: Path, monkeypatch: pytest.Monk
     (group / "memory.max").write_text("max\n", encoding="ascii")
     (group.parent / "memory.max").write_text("5000\n", encoding="ascii")
     (group.parent / "memory.current").write_text("4000\n", encoding="ascii")
-    (group.parent / "memory.stat").write_text("anon 3000\ninactive_file 500\n", encoding="ascii")
+    (group.parent / "memory.stat").write_text("anon 3000\ninactive_file 300\nactive_file 200\n", encoding="ascii")
     monkeypatch.setattr(machine, "Path", played)
     assert machine.available_memory() == 1500
 
@@ -210,6 +280,29 @@ def test_what_did_not_fit_once_is_not_tried_again(monkeypatch: pytest.MonkeyPatc
     assert tried == [60, 30, 30] and first.splits == 1
     again = updater.update(pairs, [np.arange(60)], 2, 1e-3)
     assert tried[3:] == [30, 30] and again.splits == 1 and len(full.computed) == 4
+
+
+def test_a_resumed_run_knows_what_did_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its batches would be split, and their dropout drawn, in another way."""
+    Full(monkeypatch, 60)
+
+    def trainer(stop_at: int = 0) -> Trainer:
+        config = TrainingConfig(max_steps=6, batch_tokens=120, warmup_steps=2, workers=1)
+        run = Run(tmp_path / "run") if (tmp_path / "run").exists() else Run.create(tmp_path / "run")
+        made = Trainer(
+            run, config, build_model(), Copies(60, PIECES), None, None, Listener(), device=torch.device("cpu"),
+            stop=lambda: made.state.step == stop_at,
+        )  # fmt: skip
+        return made
+
+    with pytest.raises(Interrupted):
+        trainer(stop_at=4).train()
+    again = trainer()
+    assert again.updater.rehearse(again.pairs(), np.arange(30)) > 0  # and is forgotten
+    again.resume()
+    assert again.updater.too_many == again.state.too_many_tokens is not None
+    known = again.state.too_many_tokens
+    assert again.train().too_many_tokens <= known
 
 
 def test_a_single_pair_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

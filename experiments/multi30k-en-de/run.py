@@ -1,10 +1,12 @@
 """Trains and tests English-German on Multi30k, on the raw and on the lowercased, tokenised files.
 
-    python experiments/multi30k-en-de/run.py [--only lowercase|raw] [--seed 1] [--set section.key=value ...]
+    python experiments/multi30k-en-de/run.py [--only lowercase|raw] [--preset quick] [--seed 1]
+                                             [--set section.key=value ...]
 
 Needs the corpus in data/multi30k/ or the network to fetch it. Trains each recipe into runs/, translates both test sets
-with the finished model (beam 5), scores them with sacreBLEU and adds the figures to results.json. The test sets are
-only translated here, once, at the end; every choice in the recipes was made on the validation set.
+with the finished model (beam 5), scores them with sacreBLEU and adds the figures to results.json, with the wall clock
+from the start of `seq2seq train` to the finished run. The test sets are only translated here, once, at the end; every
+choice in the recipes was made on the validation set.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+from seq2seq.recipe import build_config, load_config
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -28,6 +33,17 @@ TESTS = ("test_2016_flickr", "test_2017_flickr")
 
 def seq2seq(*arguments: str) -> None:
     subprocess.run([sys.executable, "-c", "from seq2seq.cli import main; main()", *arguments], check=True)
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """The preset of a run, and what its configuration changes of it, but for the corpus."""
+    config = load_config(run / "config.toml")
+    preset = build_config({}, preset=config.preset or None)
+    changed: dict[str, Any] = {"preset": config.preset}
+    for section in ("tokenizer", "model", "training", "decoding"):
+        own, other = getattr(config, section).model_dump(), getattr(preset, section).model_dump()
+        changed |= {f"{section}.{name}": value for name, value in own.items() if value != other[name]}
+    return changed
 
 
 def measure(name: str, run: Path) -> dict[str, Any]:
@@ -53,22 +69,29 @@ def measure(name: str, run: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(RECIPES))
+    parser.add_argument("--preset", default="tiny", help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--run-dir", type=Path, help="measure this finished run instead of training (with --only)")
+    parser.add_argument("--label", help="what the results are called, before the seed")
     arguments = parser.parse_args()
     for name in [arguments.only] if arguments.only else list(RECIPES):
-        run = arguments.run_dir or Path("runs") / f"m30k-{name}-{arguments.seed}"
+        run = arguments.run_dir or Path("runs") / f"m30k-{name}-{arguments.preset}-{arguments.seed}"
         settings = [f"training.seed={arguments.seed}", *arguments.set]
+        seconds = None
         if not (run / "model.json").exists():
-            options = [part for setting in settings for part in ("--set", setting)]
+            options = ["--preset", arguments.preset, *(part for setting in settings for part in ("--set", setting))]
+            began = time.monotonic()
             seq2seq("train", str(RECIPES[name][0]), "--run-dir", str(run), "--overwrite", *options)
+            seconds = round(time.monotonic() - began, 1)
         info = json.loads((run / "model.json").read_text(encoding="utf-8"))
         results_path = HERE / "results.json"
         results = json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else {}
-        results[f"{name}, seed {info['training']['seed']}"] = {
+        key = f"{arguments.label or f'{name}, {arguments.preset}'}, seed {info['training']['seed']}"
+        results[key] = {
             "recipe": str(RECIPES[name][0].relative_to(ROOT)),
-            "set": arguments.set,
+            "settings": settings_of(run),
+            "wall_clock_seconds": seconds or results.get(key, {}).get("wall_clock_seconds"),
             "parameters": info["num_parameters"],
             "training": info["training"],
             "validation": info["validation"],

@@ -38,6 +38,7 @@ def load_translator(runs: list[Run], precision: Precision, threads: int) -> Tran
     from seq2seq.runtime import set_up_cpu
 
     set_up_cpu(threads)
+    warn.close()  # what is told of one model says nothing of the next
     translator = Translator(runs, precision=precision, warn=warn)
     for run in runs:
         if remark := run.remark():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,6 @@ from seq2seq.commands.common import (
     tell,
 )
 from seq2seq.errors import OptionError
-
-if TYPE_CHECKING:
-    pass
 
 
 def diversify(
@@ -46,19 +43,21 @@ def diversify(
     if not forward and not backward:
         raise OptionError("name a model: --forward RUN (source to target), --backward RUN (target to source), or both")
     precision_name = parse_precision(precision)
-    from seq2seq.decoding.options import Options
+    from seq2seq.decoding.options import Options, check_options
     from seq2seq.diversifying import Translates, diversify, output_paths
     from seq2seq.run import Run
 
     output_paths(source, target, output)
     options = Options(beam_size=beam_size, length_penalty=length_penalty)
-    runs = {path: Run.open(path) for path in (*(forward or ()), *(backward or ()))}  # what is wrong is told first
+    runs = {path: Run.open(path) for path in (*(forward or ()), *(backward or ()))}
+    for run in runs.values():  # what is wrong is told before the first has translated for an hour
+        run.load_model()
+        check_options(options, run.config().decoding)
 
     def loader(path: Path) -> Callable[[], Translates]:
         def load() -> Translates:
             tell(f"translating with {path}")
             translator = load_translator([runs[path]], precision_name, threads)
-            translator.check(options)
             return lambda lines: (result.text for result in translator.stream(lines, options))
 
         return load

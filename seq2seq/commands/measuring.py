@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from seq2seq.commands.common import (
     warn,
 )
 from seq2seq.errors import OptionError, UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def score(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from seq2seq.commands.common import (
     tell,
 )
 from seq2seq.errors import OptionError, UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(

@@ -196,3 +196,4 @@ def _prompt(translator: Any, options: Options, format_: str) -> None:
             return
         for result in translator.stream([line], options):
             print(_render(number, result, options, format_), flush=True)
+        warn.close()  # each sentence has its own

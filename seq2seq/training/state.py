@@ -55,6 +55,7 @@ class TrainingState:
     exploded_steps: int = 0
     exploded_in_a_row: int = 0
     split_batches: int = 0  # halvings of batches for which a GPU's memory was too small
+    too_many_tokens: int | None = None  # of the smallest part of a batch that was
     batches: str = ""  # a hash of all batches so far, in their order
     best_bleu: float | None = None
     best_score: float | None = None  # what checkpoints are ranked by: the BLEU, or minus the loss where there is none

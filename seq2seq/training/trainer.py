@@ -75,12 +75,12 @@ class Trainer:
     def train(self) -> TrainingState:
         """Trains until a limit is reached. Raises TrainingError, or Interrupted after saving."""
         state = self.state
-        self._set_horizon()
-        if not self._done():
+        self.set_horizon()
+        if not self.done():
             check_room(self.run, self.config, tensor_bytes(self.model.state_dict()), self.observer.message)
         started, before = time.perf_counter(), state.seconds
         timings: list[float] = []
-        done = self._done()
+        done = self.done()
         while not done:
             update = self._next_update()
             state.batches = chain_hash(state.batches, self._pairs, update)
@@ -94,7 +94,7 @@ class Trainer:
             timings.append(time.perf_counter() - begun)
             state.seconds = before + time.perf_counter() - started
             planned = state.horizon is None and self._plan_horizon(timings)
-            done = self._done()  # by time too: asked once a step, so that log, validation and checkpoint agree
+            done = self.done()  # by time too: asked once a step, so that log, validation and checkpoint agree
             if done or state.step % self.config.log_every == 0:
                 self._settle()
                 self._log(rate)
@@ -108,7 +108,8 @@ class Trainer:
                 raise Interrupted
         return state
 
-    def _done(self) -> bool:
+    def done(self) -> bool:
+        """Whether there is nothing left to train, once the horizon is set."""
         state, config = self.state, self.config
         if state.horizon is not None and state.step >= state.horizon:
             return True
@@ -136,6 +137,14 @@ class Trainer:
             state.epoch, state.update = state.epoch + 1, 0
         return update
 
+    def pairs(self) -> PiecePairs:
+        """The pairs of the epoch that is next to be trained on."""
+        return self._epoch(self.state.epoch)[0]
+
+    def discount(self, seconds: float) -> None:
+        """Leaves out of the speed that is reported what is not training."""
+        self._since_log.pause(seconds)
+
     def _epoch(self, epoch: int) -> tuple[PiecePairs, list[list[Indices]]]:
         """The pairs of an epoch and its updates."""
         pairs = self.train_pairs if self.sampled is None else self.sampled.for_epoch(epoch)
@@ -153,7 +162,7 @@ class Trainer:
         per_epoch = len(self._plan) or self.updates_per_epoch  # no plan: the run was finished when it was resumed
         return self.state.epoch + self.state.update / per_epoch
 
-    def _set_horizon(self) -> None:
+    def set_horizon(self) -> None:
         """Fixes the horizon at the start, and anew where a resumed run has been given other limits."""
         config, state = self.config, self.state
         limits: list[float | None] = [config.max_steps, config.max_epochs, config.max_minutes]
@@ -197,6 +206,7 @@ class Trainer:
                 "will be (training.accumulate=2 does so from the beginning)"
             )
         state.split_batches += splits
+        state.too_many_tokens = self.updater.too_many
 
     def _count(self, result: StepResult, step: int) -> None:
         state = self.state
@@ -327,6 +337,7 @@ class Trainer:
         check_saved_state(values, str(checkpoint.path / STATE))
         check_identity(values.get("identity", {}), self.identity)
         self.state = state
+        self.updater.too_many = state.too_many_tokens
         self._keep_environment(self.state.environment)
         self._since_log = Window(values.get("since_log"))
         load_weights(self.model, checkpoint.model_tensors(), str(checkpoint.path / MODEL))

@@ -54,7 +54,7 @@ class Updater:
         threads = torch.get_num_threads()
         self.workers = Workers(choose_workers(config.workers, threads, config.micro_batch_tokens, device))
         self.splits = 0
-        self._too_many: float = float("inf")  # tokens of the smallest part that did not fit
+        self.too_many: int | None = None  # tokens of the smallest part that did not fit
 
     def update(self, pairs: PiecePairs, micro_batches: Sequence[Indices], step: int, rate: float) -> Step:
         """Takes update number `step` with the learning rate `rate`, unless its loss or gradient is not finite.
@@ -77,10 +77,19 @@ class Updater:
         norm, finite = self._step(gradients, loss, rate)
         return Step(loss, nll, norm, finite, tokens, self.splits - before)
 
-    def rehearse(self, pairs: PiecePairs, indices: Indices) -> None:
-        """Computes the gradients of a micro-batch for the sake of the memory and the time that they take."""
+    def rehearse(self, pairs: PiecePairs, indices: Indices) -> int:
+        """Computes the gradients of a micro-batch for the sake of the memory and the time that they take.
+
+        Returns how often it had to be split, and forgets it: updates are to be the same without a rehearsal.
+        """
         self.model.train()
+        before = self.splits, self.too_many
         self._micro_batch(pairs, indices, int(pairs.target_lengths[indices].sum()) + len(indices), 0, 0)
+        splits = self.splits - before[0]
+        self.splits, self.too_many = before
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return splits
 
     def _micro_batch(self, pairs: PiecePairs, indices: Indices, tokens: int, step: int, number: int) -> list[Sums]:
         """Sums of loss and -log p, and gradients, from each worker."""
@@ -94,7 +103,7 @@ class Updater:
     def _gradients(self, pairs: PiecePairs, indices: Indices, tokens: int, seed: int) -> Sums:
         """For some pairs: sums of loss and -log p, and their part of the gradients of the mean over all `tokens`."""
         own = int(pairs.source_lengths[indices].sum() + pairs.target_lengths[indices].sum()) + 2 * len(indices)
-        if own < self._too_many or len(indices) == 1:
+        if self.too_many is None or own < self.too_many or len(indices) == 1:
             try:
                 return self._gradients_at_once(pairs, indices, tokens, seed)
             except torch.OutOfMemoryError:
@@ -103,7 +112,7 @@ class Updater:
             # Out here, where the error no longer holds on to what had been computed.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._too_many = own
+            self.too_many = own
         self.splits += 1
         halves = [
             self._gradients(pairs, half, tokens, derived_seed(seed, "half", number))

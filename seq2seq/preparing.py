@@ -1,0 +1,92 @@
+"""From the files of a configuration to encoded corpora: reading, filtering, learning the tokenizer, encoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seq2seq.config import Config
+from seq2seq.run import CORPUS, Run
+from seq2seq.runtime import derived_seed
+from seq2seq.text.corpus import (
+    FilterCounts,
+    PieceCorpus,
+    TextCorpus,
+    build_piece_corpus,
+    build_text_corpus,
+    content_hash,
+)
+from seq2seq.text.download import ensure_downloads
+from seq2seq.text.errors import DataError
+from seq2seq.text.reading import corpus_name, has_split, read_pairs
+from seq2seq.text.tokenizer import Tokenizer
+from seq2seq.training.state import Observer
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The prepared data of one run. identity: hashes of what a resumed run must find again."""
+
+    train: PieceCorpus
+    train_text: TextCorpus
+    valid: PieceCorpus | None
+    valid_text: TextCorpus | None
+    test_text: TextCorpus | None
+    counts: FilterCounts
+    tokenizer: Tokenizer
+    identity: dict[str, str]
+
+
+def prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> Corpora:
+    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with."""
+    data, folder = config.data, run.path / CORPUS
+    ensure_downloads(data.downloads, observer.message)
+    text, counts = build_text_corpus(
+        read_pairs(data, "train"), folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
+    )
+    if not len(text):
+        raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
+    if resume and _has_tokenizer(run):
+        tokenizer = run.tokenizer()
+    else:
+        seed = derived_seed(config.training.seed, "tokenizer") % 2**31
+        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed)
+    encode = tokenizer.encode_source, tokenizer.encode_target
+    train = build_piece_corpus(text, *encode, data, folder / "train.pieces", counts, filters=True)
+    if not len(train):
+        raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
+    valid_text = _held_out(config, run, "valid")
+    valid = None
+    identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
+    if valid_text is not None:
+        valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
+        _check_positions(config, valid)
+        identity["validation"] = content_hash(valid.path)
+    return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
+
+
+def _check_positions(config: Config, valid: PieceCorpus) -> None:
+    """Finds out now, not at the first validation, that a sentence is longer than learned positions reach."""
+    longest = np.maximum(valid.source_lengths, valid.target_lengths)
+    index = int(longest.argmax())
+    if config.model.positions == "learned" and longest[index] + 1 > config.model.max_positions:
+        raise DataError(
+            f"pair {index + 1} of the validation set has {longest[index]:,} pieces, too many for model.max_positions = "
+            f"{config.model.max_positions}: leave it out, or raise model.max_positions"
+        )
+
+
+def _has_tokenizer(run: Run) -> bool:
+    return any((run.path / name).exists() for name in ("tokenizer.model", "source.model"))
+
+
+def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:
+    if not has_split(config.data, split):
+        return None
+    pairs = read_pairs(config.data, split)
+    text, _ = build_text_corpus(pairs, run.path / CORPUS / f"{split}.text", drop_empty=False, drop_duplicates=False)
+    if not len(text):
+        raise DataError(f"{corpus_name(config.data, split)}: no sentence pairs, and they are the {split} set")
+    return text
