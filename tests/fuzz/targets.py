@@ -25,7 +25,7 @@ from seq2seq.decoding.translator import Translator
 from seq2seq.export.light import LightRun
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import Run, build_model
-from seq2seq.text.corpus import build_text_corpus
+from seq2seq.text.corpus import build_piece_corpus, build_text_corpus
 from seq2seq.text.reading import read_lines, read_pairs
 from seq2seq.text.tokenizer import Tokenizer
 from seq2seq.training.trainer import Trainer
@@ -75,7 +75,7 @@ class Playground:
             read_pairs(self.config.data, "train"), self.folder / "text", drop_empty=True, drop_duplicates=False
         )
         encode = self.tokenizer.encode_source, self.tokenizer.encode_target
-        pairs = pipeline.build_piece_corpus(text, *encode, self.config.data, self.folder / "pieces", None, filters=True)
+        pairs = build_piece_corpus(text, *encode, self.config.data, self.folder / "pieces", None, filters=True)
         model = build_model(self.config, self.tokenizer)
         training = self.config.training
         return Trainer(self.run, training, model, pairs, None, None, Quiet(), device=torch.device("cpu"))

@@ -26,10 +26,14 @@ def fuzz(folder: Path, count: int, seed: str, timeout: float) -> dict[str, Any]:
         [sys.executable, str(WORKER), str(folder), str(count), seed],
         capture_output=True, text=True, timeout=timeout, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, (
-        f"{(folder / 'now').read_text()} ended it with {done.returncode}: {done.stderr[-2000:]}"
-    )
+    assert done.returncode == 0, f"{now(folder)} ended it with {done.returncode}: {done.stderr[-2000:]}"
     return dict(json.loads(done.stdout))
+
+
+def now(folder: Path) -> str:
+    """The case that was tried last."""
+    path = folder / "now"
+    return path.read_text() if path.exists() else "making the playground"
 
 
 def check(report: dict[str, Any], least: int) -> None:
