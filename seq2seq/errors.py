@@ -77,6 +77,10 @@ def explain(error: Exception) -> tuple[str, int] | None:
         return f"{where}{error.strerror or error}", 1
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "t allocate memory" in str(error):
         return "out of memory: lower training.batch_tokens to train, --beam-size to translate", 1
+    if isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("temporarily unavailable", "new thread")
+    ):
+        return "the system lets no more threads begin: end other programs, lower --threads, or raise `ulimit -u`", 1
     if hasattr(error, "format_message"):  # typer's usage errors, whose class moves with its version
         return _usage_problem(error), 2
     return None

@@ -153,6 +153,8 @@ def test_a_defect_of_the_program_is_not_hidden(run_cli: Cli, monkeypatch: pytest
         (MemoryError(), 1, ["out of memory", "training.batch_tokens"]),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, ["out of memory"]),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, ["out of memory"]),
+        (RuntimeError("Resource temporarily unavailable"), 1, ["no more threads", "--threads"]),
+        (RuntimeError("can't start new thread"), 1, ["no more threads"]),
         (UnicodeEncodeError("ascii", "Übung.en", 0, 1, "ordinal not in range"), 1, ["'Übung.en'", "PYTHONUTF8=1"]),
     ],
 )
