@@ -275,7 +275,7 @@ _TINY: dict[str, dict[str, Any]] = {
         "max_minutes": 30.0, "batch_tokens": 2048, "schedule": "cosine", "warmup_steps": 400,
         "learning_rate_scale": 0.57, "validate_every": 500, "save_every": 250,
     },
-    "decoding": {"length_penalty": 1.4},
+    "decoding": {"length_penalty": 1.8},
 }  # fmt: skip
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": _TINY,
