@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
 from seq2seq.files import replacing
 from seq2seq.text.reading import aligned, read_lines
@@ -23,25 +24,45 @@ Pair = tuple[str, str]
 
 
 class Translates(Protocol):
-    """What a teacher is asked: its translations of lines, one a line, in order."""
+    """What a teacher is asked: its translations of lines, one a line, in order; None where it has no good one."""
 
-    def __call__(self, lines: Iterable[str]) -> Iterator[str]: ...
+    def __call__(self, lines: Iterable[str]) -> Iterator[str | None]: ...
+
+
+Teacher = Callable[[], Translates]  # loads it
 
 
 @dataclass
 class Counts:
-    """Pairs of the corpus, pairs with translations, and how many different ones were written."""
+    """Pairs of the corpus, those of it that were left out for an empty side; pairs that models added, and did not."""
 
     corpus: int = 0
-    all: int = 0
-    written: int = 0
+    empty: int = 0
+    added: int = 0
+    repeated: int = 0  # there already
+    bad: int = 0  # cut, looping, endless or empty
+
+    @property
+    def written(self) -> int:
+        return self.corpus + self.added
 
     def describe(self) -> str:
-        return f"{self.corpus:,} pairs of the corpus, {self.all:,} with translations, {self.written:,} different ones"
+        parts = [f"{self.corpus:,} pair{'s' if self.corpus != 1 else ''} of the corpus"]
+        parts += [f"{self.empty:,} with an empty side left out"] * (self.empty > 0)
+        parts += [f"{self.added:,} added", f"{self.repeated:,} translations that were there already"]
+        parts += [f"{self.bad:,} that were cut or ran into loops"] * (self.bad > 0)
+        return f"{', '.join(parts)}: {self.written:,} pairs"
 
 
 def output_paths(source: Path, target: Path, folder: Path) -> tuple[Path, Path]:
     """Where `diversify` writes: the names of the corpus in another folder, not gzipped. Raises OptionError."""
+    for name, path in (("--source", source), ("--target", target)):
+        if path.exists() and not path.is_file():
+            raise OptionError(f"{name} {path}: is no file; it is read once for each model, so name one that stays")
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"--output {folder}: is a file; name a folder")
+    if (folder / "config.toml").exists():
+        raise OptionError(f"--output {folder}: holds a run; name another folder")
     paths = tuple(folder / path.name.removesuffix(".gz") for path in (source, target))
     if paths[0] == paths[1]:
         raise OptionError(f"--source and --target are both named {paths[0].name}: rename one of them")
@@ -56,76 +77,108 @@ def diversify(
     target: Path,
     folder: Path,
     *,
-    forward: Iterable[Callable[[], Translates]],
-    backward: Iterable[Callable[[], Translates]],
+    forward: Iterable[Teacher],
+    backward: Iterable[Teacher],
     overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Counts:
     """Writes the pairs of two aligned files, and those with translations, into two files of the same names in a folder.
 
     forward, backward: each loads a model that translates sources, or targets; one is loaded at a time. The pairs of the
-    corpus come first, then those of each model; what comes twice, and pairs with an empty translation, are left out.
-    Both files appear when all is done. Raises DataError for files that cannot be read, UserError where there are files
-    to be overwritten.
+    corpus come first, all but those with an empty side, then those that each model adds, none of them twice. Both files
+    appear when all is done. progress: told how many lines of how many a model has translated. Raises DataError for
+    files that cannot be read, UserError where there are files to be overwritten or nothing to be translated.
     """
     paths = output_paths(source, target, folder)
     for path in paths:
         if path.exists() and not overwrite:
             raise UserError(f"{path}: is there already; add --overwrite, or name another folder")
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        for old in left_behind(folder, path.name):
+            old.unlink()
+    try:
+        return _write(source, target, paths, forward, backward, progress)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _write(
+    source: Path,
+    target: Path,
+    paths: tuple[Path, Path],
+    forward: Iterable[Teacher],
+    backward: Iterable[Teacher],
+    progress: Callable[[int, int], None],
+) -> Counts:
     counts, seen = Counts(), set[bytes]()
     with contextlib.ExitStack() as opened:
         temporary = [opened.enter_context(replacing(path)) for path in paths]
         files = [opened.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in temporary]
-        for pair in _pairs(source, target, forward, backward, counts):
-            counts.all += 1
-            digest = hashlib.blake2b("\n".join(pair).encode(), digest_size=16).digest()
-            if digest in seen:
-                continue
-            seen.add(digest)
-            counts.written += 1
+
+        def write(pair: Pair) -> None:
             for file, text in zip(files, pair, strict=True):
                 file.write(f"{text}\n")
+
+        for pair in _corpus(source, target):
+            if not all(text.strip() for text in pair):
+                counts.empty += 1
+                continue
+            counts.corpus += 1
+            seen.add(_digest(pair))
+            write(pair)
+        if not counts.corpus:
+            raise UserError(f"{source}, {target}: no pairs with something on both sides ({counts.empty:,} without)")
+        for pair in _translated(source, target, forward, backward, counts, progress):
+            if _digest(pair) in seen:
+                counts.repeated += 1
+                continue
+            seen.add(_digest(pair))
+            counts.added += 1
+            write(pair)
         for file in files:
             file.close()  # before it is renamed
     return counts
 
 
-def _pairs(
-    source: Path,
-    target: Path,
-    forward: Iterable[Callable[[], Translates]],
-    backward: Iterable[Callable[[], Translates]],
-    counts: Counts,
-) -> Iterator[Pair]:
-    for pair in _corpus(source, target):
-        counts.corpus += 1
-        yield pair
-    for load in forward:
-        for (text, _), translation in _translated(load(), source, target, 0, counts):
-            yield text, translation
-    for load in backward:
-        for (_, text), translation in _translated(load(), source, target, 1, counts):
-            yield translation, text
+def _digest(pair: Pair) -> bytes:
+    return hashlib.blake2b("\n".join(pair).encode(), digest_size=16).digest()
 
 
 def _translated(
-    translate: Translates, source: Path, target: Path, side: int, counts: Counts
-) -> Iterator[tuple[Pair, str]]:
-    """Each pair of the corpus with the translation of one of its sides, where that is not empty."""
-    translations = translate(pair[side] for pair in _corpus(source, target))
-    found = 0
-    for pair, translation in zip(_corpus(source, target), translations, strict=True):
-        found += 1
-        if translation.strip():
-            yield pair, translation
-    if found != counts.corpus:
-        raise UserError(
-            f"{source}, {target}: read again, they gave {found:,} pairs instead of {counts.corpus:,}; they are read "
-            "once for each model, so name files that stay"
-        )
+    source: Path,
+    target: Path,
+    forward: Iterable[Teacher],
+    backward: Iterable[Teacher],
+    counts: Counts,
+    progress: Callable[[int, int], None],
+) -> Iterator[Pair]:
+    """The pairs of the corpus with one side translated, model by model."""
+
+    def pairs() -> Iterator[Pair]:
+        return (pair for pair in _corpus(source, target) if all(text.strip() for text in pair))
+
+    for side, teachers in enumerate((forward, backward)):
+        for load in teachers:
+            found = 0
+            translations = load()(pair[side] for pair in pairs())
+            for pair, translation in zip(pairs(), translations, strict=True):
+                found += 1
+                progress(found, counts.corpus)
+                if translation is None or not translation.strip():
+                    counts.bad += 1
+                else:
+                    yield (pair[0], translation) if side == 0 else (translation, pair[1])
+            if found != counts.corpus:
+                raise UserError(
+                    f"{source}, {target}: read again, they gave {found:,} pairs instead of {counts.corpus:,}; they are "
+                    "read once for each model and must stay as they are"
+                )
 
 
 def _corpus(source: Path, target: Path) -> Iterator[Pair]:
-    """The pairs of the corpus that have something on both sides."""
-    pairs = aligned(read_lines(source), read_lines(target), str(source), str(target))
-    return (pair for pair in pairs if pair[0].strip() and pair[1].strip())
+    return aligned(read_lines(source), read_lines(target), str(source), str(target))

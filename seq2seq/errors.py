@@ -64,6 +64,10 @@ def unreadable(path: Path, error: OSError, what: str = "file") -> str:
     return f"{path}: cannot be read ({error.strerror or error})"
 
 
+# What torch and its libraries say when memory cannot be had.
+OUT_OF_MEMORY = ("out of memory", "t allocate memory", "could not create a primitive", "bad_alloc")
+
+
 def explain(error: Exception) -> tuple[str, int] | None:
     """What the command line says about an exception, on one line, and its exit code; None for a defect of ours."""
     if isinstance(error, SearchOptionError):
@@ -75,7 +79,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "t allocate memory" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return "out of memory: lower training.batch_tokens to train, --beam-size to translate", 1
     if isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("temporarily unavailable", "new thread")

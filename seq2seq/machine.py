@@ -7,6 +7,16 @@ import platform
 import sys
 from pathlib import Path
 
+from seq2seq.errors import OptionError
+
+MAX_THREADS = 1024
+
+
+def check_threads(threads: int, name: str = "threads") -> None:
+    """Raises OptionError for a number of threads that is not 0 (one a core) to MAX_THREADS."""
+    if not 0 <= threads <= MAX_THREADS:
+        raise OptionError(f"{name} = {threads} must be 0 (one a core) to {MAX_THREADS:,}")
+
 
 def available_cores() -> int:
     """Cores that this process may run on."""
@@ -61,11 +71,11 @@ def resident_bytes() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take before the system runs out of memory or a limit on its group is met.
+    """Bytes that this process may still take before the system runs out of memory or it meets a limit of its own.
 
     None where the system does not tell.
     """
-    known = [_field(Path("/proc/meminfo"), "MemAvailable"), *_left_to_groups()]
+    known = [_field(Path("/proc/meminfo"), "MemAvailable"), *_left_to_groups(), _left_to_address_space()]
     return min((size for size in known if size is not None), default=None)
 
 
@@ -89,6 +99,15 @@ def _left_to_groups() -> list[int]:
     except (OSError, ValueError):
         pass
     return left
+
+
+def _left_to_address_space() -> int | None:
+    """What `ulimit -v` leaves, None where it sets no limit."""
+    import resource  # POSIX
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = _linux_status("VmSize")
+    return None if limit == resource.RLIM_INFINITY or taken is None else max(0, limit - taken)
 
 
 def _linux_status(name: str) -> int | None:

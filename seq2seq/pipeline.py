@@ -244,10 +244,13 @@ def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Ob
     """Rehearses the largest batches and tells what the training will take, unless there is nothing left to train."""
     trainer.set_horizon()
     if trainer.done():
+        if resumed:
+            observer.message(f"step {trainer.state.step:,} is at or past the end that is asked for: nothing is trained")
         return
     decode = _validator(config, corpora, longest=True)
     mapped = corpora.train.path.stat().st_size
-    observer.message(preflight(config, trainer, decode, mapped=mapped, resumed=resumed).describe())
+    forecast = preflight(config, trainer, decode, tell=observer.message, mapped=mapped, resumed=resumed)
+    observer.message(forecast.describe())
 
 
 def _validator(config: Config, corpora: Corpora, *, longest: bool = False) -> Callable[[Transformer], float] | None:

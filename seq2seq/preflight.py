@@ -26,6 +26,7 @@ from seq2seq.text.batching import Indices, Lengths, PiecePairs, plan_epoch
 from seq2seq.training.room import disk_needed
 from seq2seq.training.trainer import Trainer
 
+SLOW_POSITIONS = 20_000_000  # pairs of positions of one sentence, from which the rehearsal is announced
 # What a rehearsal cannot see: matrix products of other sizes keep buffers of their own, memory falls into pieces.
 MARGIN = 1.15
 OVERHEAD_BYTES = 150_000_000  # libraries that come late: figures of the curves, BLEU
@@ -71,13 +72,15 @@ def preflight(
     trainer: Trainer,
     decode: Callable[[Transformer], object] | None,
     *,
+    tell: Callable[[str], None] = lambda text: None,
     mapped: int = 0,
     resumed: bool = False,
 ) -> Forecast:
     """Rehearses, and tells what training will take.
 
-    decode: translates the longest sentences of the validation set. mapped: bytes of files that count as memory of the
-    process once they are read, though the system can take them back. Nothing of what training computes depends on it.
+    decode: translates the longest sentences of the validation set. tell: is told where it may take long. mapped: bytes
+    of files that count as memory of the process once they are read, though the system can take them back. Nothing of
+    what training computes depends on it.
     Raises MemoryForecastError where the largest batch would not fit; on a GPU nothing is raised, as batches are split
     there.
     """
@@ -85,6 +88,9 @@ def preflight(
     trainer.set_horizon()
     pairs = trainer.pairs()
     largest = largest_batches(pairs.source_lengths, pairs.target_lengths, config)
+    longest = max(int(side[batch].max()) for side in (pairs.source_lengths, pairs.target_lengths) for batch in largest)
+    if longest**2 > SLOW_POSITIONS:
+        tell(f"trying the largest batches, with a sentence of {longest:,} pieces: this may take a while")
     seconds, splits = _rehearse(trainer, pairs, largest, resumed=resumed)
     if decode is not None:
         decode(trainer.model)

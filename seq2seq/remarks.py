@@ -6,26 +6,27 @@ import re
 import sys
 
 MOST = 20  # of a kind, before they are only counted
-_NUMBERS = re.compile(r"\d[\d,]*")
+_NUMBERS = re.compile(r"(?<![\w-])\d[\d,]*(?![\w-])")
 
 
 class Remarks:
     """Call it with a warning. Two warnings are of one kind when nothing but their numbers differs."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, str]] = {}  # kind: how many, and the first that was not shown
 
     def __call__(self, text: str) -> None:
-        kind = _NUMBERS.sub("...", text)
-        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        kind = _NUMBERS.sub("0", text)
+        count, example = self._seen.get(kind, (0, ""))
+        count += 1
+        self._seen[kind] = count, example or (text if count > MOST else "")
         if count <= MOST:
-            print(f"seq2seq: {text}", file=sys.stderr)
-        if count == MOST:
-            print("seq2seq: more like the last one are counted, and not shown", file=sys.stderr)
+            more = " (more like this are counted, not shown)" if count == MOST else ""
+            print(f"seq2seq: {text}{more}", file=sys.stderr)
 
     def close(self) -> None:
         """Says how many were not shown, and begins anew."""
-        for kind, count in self._counts.items():
+        for count, example in self._seen.values():
             if count > MOST:
-                print(f"seq2seq: {count - MOST:,} more like this: {kind}", file=sys.stderr)
-        self._counts = {}
+                print(f"seq2seq: {count - MOST:,} more were like this: {example}", file=sys.stderr)
+        self._seen = {}

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from seq2seq.errors import OptionError
-from seq2seq.machine import available_cores, processor_name
+from seq2seq.machine import available_cores, check_threads, processor_name
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -44,8 +44,7 @@ def cpu_has_bf16() -> bool:
 
 def set_up_cpu(num_threads: int) -> int:
     """Threads (0: one a core), denormals as zero, an allocator that keeps its pages. Returns the number of threads."""
-    if num_threads < 0:
-        raise OptionError(f"threads = {num_threads} must be 0 (one a core) or more")
+    check_threads(num_threads)
     threads = num_threads or available_cores()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq.diversifying import diversify, output_paths
+from seq2seq.commands import diversifying as commands
+from seq2seq.decoding.options import Options
+from seq2seq.decoding.translator import Translator
+from seq2seq.diversifying import Counts, diversify, output_paths
 from seq2seq.errors import OptionError, UserError
 from seq2seq.text.errors import DataError
 
 texts = st.lists(st.tuples(*2 * [st.text("ab \u0301ß", max_size=4)]), min_size=1, max_size=12)
 
 
-def teacher(function: Callable[[str], str]) -> Callable[[], Any]:
-    def translate(lines: Iterable[str]) -> Iterator[str]:
+def teacher(function: Callable[[str], str | None]) -> Callable[[], Any]:
+    def translate(lines: Iterable[str]) -> Iterator[str | None]:
         return (function(line) for line in lines)
 
     return lambda: translate
@@ -38,19 +42,35 @@ def read(folder: Path) -> list[tuple[str, str]]:
 
 
 @given(texts)
-def test_the_corpus_comes_first_then_each_model_and_nothing_twice(
+def test_the_corpus_comes_first_and_whole_then_what_each_model_adds(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("pairs")
+    pairs = [*pairs, ("a", "b"), ("a", "b")]  # twice in the corpus: twice as often
+    done: list[tuple[int, int]] = []
     counts = diversify(
-        *write(folder / "in", pairs), folder / "out", forward=[teacher(str.upper), teacher(lambda line: "")],
-        backward=[teacher(lambda line: line[::-1])],
+        *write(folder / "in", pairs), folder / "out", forward=[teacher(str.upper), teacher(lambda line: None)],
+        backward=[teacher(lambda line: line[::-1])], progress=lambda *numbers: done.append(numbers),
     )  # fmt: skip
     kept = [(one, other) for one, other in pairs if one.strip() and other.strip()]
-    expected = [*kept, *((one, one.upper()) for one, _ in kept), *((other[::-1], other) for _, other in kept)]
-    assert read(folder / "out") == list(dict.fromkeys(expected))
-    assert (counts.corpus, counts.all) == (len(kept), 3 * len(kept))
-    assert counts.written == len(read(folder / "out"))
+    translated = [*((one, one.upper()) for one, _ in kept), *((other[::-1], other) for _, other in kept)]
+    added = [pair for pair in dict.fromkeys(translated) if pair not in kept]
+    assert read(folder / "out") == kept + added
+    assert (counts.corpus, counts.empty) == (len(kept), len(pairs) - len(kept))
+    assert (counts.added, counts.bad, counts.written) == (len(added), len(kept), len(kept + added))
+    assert counts.added + counts.repeated + counts.bad == 3 * len(kept)
+    assert done == 3 * [(number, len(kept)) for number in range(1, len(kept) + 1)]
+
+
+def test_counts_are_told() -> None:
+    assert (
+        Counts(1, 0, 2, 3, 0).describe()
+        == "1 pair of the corpus, 2 added, 3 translations that were there already: 3 pairs"
+    )
+    assert Counts(4, 1, 2, 0, 5).describe() == (
+        "4 pairs of the corpus, 1 with an empty side left out, 2 added, 0 translations that were there already, "
+        "5 that were cut or ran into loops: 6 pairs"
+    )
 
 
 def test_what_is_there_is_not_overwritten_unasked_nor_lost_when_a_model_fails(tmp_path: Path) -> None:
@@ -67,6 +87,12 @@ def test_what_is_there_is_not_overwritten_unasked_nor_lost_when_a_model_fails(tm
     with pytest.raises(RuntimeError):
         diversify(*corpus, out, forward=[teacher(fail)], backward=[], overwrite=True)
     assert read(out) == before and sorted(path.name for path in out.iterdir()) == ["train.de", "train.en"]
+    with pytest.raises(RuntimeError):
+        diversify(*corpus, tmp_path / "new", forward=[teacher(fail)], backward=[])
+    assert not (tmp_path / "new").exists()
+    (out / ".train.en.4711.tmp").write_text("what a killed one left", encoding="utf-8")
+    diversify(*corpus, out, forward=[teacher(str.lower)], backward=[], overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["train.de", "train.en"]
 
 
 def test_the_corpus_itself_is_never_written_over(tmp_path: Path) -> None:
@@ -77,12 +103,40 @@ def test_the_corpus_itself_is_never_written_over(tmp_path: Path) -> None:
         output_paths(tmp_path / "en" / "train.txt.gz", tmp_path / "de" / "train.txt", tmp_path / "out")
 
 
+def test_what_cannot_be_a_corpus_or_an_output_is_named(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in", [("a", "b")])
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
+    for arguments, words in (
+        ((tmp_path / "pipe", target, tmp_path / "out"), "is no file; it is read once for each model"),
+        ((source, target, source), "is a file; name a folder"),
+        ((source, target, tmp_path / "run"), "holds a run"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            output_paths(*arguments)
+    empty = write(tmp_path / "empty", [("", "b")])
+    with pytest.raises(UserError, match="no pairs with something on both sides"):
+        diversify(*empty, tmp_path / "out", forward=[teacher(str.upper)], backward=[])
+
+
+def test_a_corpus_that_changes_while_it_is_translated_is_an_error(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+
+    def load() -> Any:
+        write(tmp_path / "in", [("a", "b")])
+        return teacher(str.upper)()
+
+    with pytest.raises(UserError, match="they gave 1 pairs instead of 2"):
+        diversify(source, target, tmp_path / "out", forward=[load], backward=[])
+
+
 def test_files_of_unequal_length_are_refused(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in", [("a", "b"), ("c", "d")])
     source.write_text("a\n", encoding="utf-8")
     with pytest.raises(DataError, match="ends after line 1"):
         diversify(source, target, tmp_path / "out", forward=[teacher(str.upper)], backward=[])
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_translates_with_runs(tiny_run: Any, run_cli: Any, tmp_path: Path) -> None:
@@ -94,7 +148,20 @@ def test_the_command_translates_with_runs(tiny_run: Any, run_cli: Any, tmp_path:
     assert refused.code == 2 and "name a model" in refused.err
     done = run_cli("diversify", *files, "--forward", tiny_run.path, "--beam-size", "1", "--precision", "fp32")
     assert done.code == 0, done.err
-    assert done.out.startswith("2 pairs of the corpus, 4 with translations")
-    translated = run_cli("translate", tiny_run.path, source, "--beam-size", "1").lines
-    for pair in zip(["the cat sees the dog", "the old king"], translated, strict=True):
-        assert pair in read(tmp_path / "more")
+    assert done.out.startswith("2 pairs of the corpus")
+    assert "was trained to translate 0 of the first 2 sentences" in done.err
+    twice = run_cli("diversify", *files, "--forward", tiny_run.path, "--backward", tiny_run.path)
+    assert twice.code == 2 and "named twice" in twice.err
+
+
+def test_only_whole_translations_are_used(tiny_run: Any) -> None:
+    """Not of lines that were cut, nor such as have no end or run into loops."""
+    translator = Translator(tiny_run.path)
+    short = translator.config.model_copy(update={"max_source_length": 4})
+    lines = ["the cat", "the old king sees the green door"]
+    translate = commands._translates(translator, Options(beam_size=1))
+    results = [result.hypotheses[0] for result in translator.translate(lines, beam_size=1)]
+    good = [one.text if one.ended and not one.repetition else None for one in results]
+    assert list(translate(lines)) == good
+    translator.config = short
+    assert list(commands._translates(translator, Options(beam_size=1))(lines))[1] is None

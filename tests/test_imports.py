@@ -17,8 +17,8 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 
 # Each part may import those above it, and none of those beside it.
 ORDER: list[set[str]] = [
-    {"errors", "signals", "machine", "remarks"},
-    {"untrusted"},
+    {"errors", "signals", "remarks"},
+    {"untrusted", "machine"},
     {"config", "tensor_header", "atomic"},
     {"recipe", "runtime", "workers", "text", "model"},
     {"files"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seq2seq.errors import OptionError
+from seq2seq.machine import MAX_THREADS
 from seq2seq.remarks import Remarks
 from seq2seq.signals import Signals
 
@@ -30,7 +31,9 @@ LengthNormalization = Annotated[
     str | None, option("wu|power", "Divide by ((5 + length) / 6)^alpha, or by length^alpha.")
 ]
 PrecisionName = Annotated[str, option("fp32|bf16|auto", "Arithmetic of the network.")]
-Threads = Annotated[int, option("N", "CPU threads; 0 is one a core.")]
+Threads = Annotated[
+    int, typer.Option(metavar="N", help="CPU threads; 0 is one a core.", min=0, max=MAX_THREADS, show_default=False)
+]
 
 
 def load_translator(runs: list[Run], precision: Precision, threads: int) -> Translator:

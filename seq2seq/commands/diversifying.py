@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,14 +18,23 @@ from seq2seq.commands.common import (
     option,
     parse_precision,
     tell,
-)
+    warn,
+)  # fmt: skip
 from seq2seq.errors import OptionError
+
+if TYPE_CHECKING:
+    from seq2seq.decoding.options import Options
+    from seq2seq.decoding.translator import Translator
+    from seq2seq.diversifying import Teacher, Translates
+    from seq2seq.run import Run
+
+SAMPLE, FAMILIAR = 1000, 0.5  # lines of the corpus that are looked up in what a model was trained on; the least share
 
 
 def diversify(
     source: Annotated[Path, option("FILE", "The training corpus, one sentence a line.")],
     target: Annotated[Path, option("FILE", "Its translations, line by line.")],
-    output: Annotated[Path, option("FOLDER", "Where files of the same names are written.")],
+    output: Annotated[Path, option("FOLDER", "Where files of the same names are written, not gzipped.")],
     forward: Annotated[list[Path] | None, option("RUN", "Translates the sources; repeatable.")] = None,
     backward: Annotated[
         list[Path] | None, option("RUN", "Trained the other way, translates the targets; repeatable.")
@@ -37,31 +47,86 @@ def diversify(
 ) -> None:
     """Translate a training corpus with models that were trained on it, for another model to be trained on it all.
 
-    The corpus itself comes first; each --forward model adds pairs with other targets, each --backward model pairs with
-    other sources. Needs at least one of them. Nothing but the corpus is used (data diversification, arXiv 1911.01986).
+    The corpus itself comes first, but for pairs with an empty side; each --forward model adds pairs with other targets,
+    each --backward model pairs with other sources. Translations that were cut or ran into loops are left out. Nothing
+    but the corpus is used (data diversification, arXiv 1911.01986).
     """
-    if not forward and not backward:
+    both = [*(forward or ()), *(backward or ())]
+    if not both:
         raise OptionError("name a model: --forward RUN (source to target), --backward RUN (target to source), or both")
+    if len({path.resolve() for path in both}) < len(both):
+        raise OptionError("a run is named twice with --forward and --backward: name each once")
     precision_name = parse_precision(precision)
     from seq2seq.decoding.options import Options, check_options
-    from seq2seq.diversifying import Translates, diversify, output_paths
+    from seq2seq.diversifying import diversify, output_paths
     from seq2seq.run import Run
 
     output_paths(source, target, output)
     options = Options(beam_size=beam_size, length_penalty=length_penalty)
-    runs = {path: Run.open(path) for path in (*(forward or ()), *(backward or ()))}
+    runs = {path: Run.open(path) for path in both}
     for run in runs.values():  # what is wrong is told before the first has translated for an hour
         run.load_model()
         check_options(options, run.config().decoding)
+    for paths, text, way in ((forward, source, "--forward"), (backward, target, "--backward")):
+        for path in paths or ():
+            _see_whether_it_knows(runs[path], text, way)
 
-    def loader(path: Path) -> Callable[[], Translates]:
+    def teacher(path: Path) -> Teacher:
         def load() -> Translates:
             tell(f"translating with {path}")
-            translator = load_translator([runs[path]], precision_name, threads)
-            return lambda lines: (result.text for result in translator.stream(lines, options))
+            return _translates(load_translator([runs[path]], precision_name, threads), options)
 
         return load
 
-    one_way, other_way = ([loader(path) for path in paths or ()] for paths in (forward, backward))
-    counts = diversify(source, target, output, forward=one_way, backward=other_way, overwrite=overwrite)
+    one_way, other_way = ([teacher(path) for path in paths or ()] for paths in (forward, backward))
+    with _progress() as progress:
+        counts = diversify(
+            source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress
+        )
+    warn.close()
     print(counts.describe())
+
+
+def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
+    """Warns where a model was not trained on these sentences: it may be the wrong one, or go the other way."""
+    from itertools import islice
+
+    from seq2seq.evaluation.overlap import find_overlap
+    from seq2seq.text.reading import read_lines
+
+    hashes = run.source_hashes()
+    lines = [line for line in islice(read_lines(path), SAMPLE) if line.strip()]
+    if hashes is None or not lines:
+        return
+    known = find_overlap(lines, hashes["exact"], hashes["normalized"]).exact
+    if known < FAMILIAR * len(lines):
+        warn(
+            f"{way} {run.path}: was trained to translate {known:,} of the first {len(lines):,} sentences of {path}; "
+            "is it the right model, and does it go that way?"
+        )
+
+
+def _translates(translator: Translator, options: Options) -> Translates:
+    tokenizer, longest = translator.tokenizer, translator.config.max_source_length
+
+    def translate(lines: Iterable[str]) -> Iterator[str | None]:
+        for result in translator.stream(lines, options):
+            best = result.hypotheses[0]
+            # Few lines have as many characters as pieces are allowed: the others need no second look.
+            whole = len(result.source) < longest or len(tokenizer.encode_source([result.source])[0]) <= longest
+            yield best.text if whole and best.ended and not best.repetition else None
+
+    return translate
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -68,7 +68,7 @@ def train(
 
     from seq2seq import pipeline
     from seq2seq.progress import TrainingProgress, describe_outcome
-    from seq2seq.run import resume_command
+    from seq2seq.run import Run, resume_command
     from seq2seq.training.state import Interrupted
 
     with TrainingProgress(quiet=quiet) as progress:
@@ -80,7 +80,7 @@ def train(
             progress.message(f"stopped after a checkpoint; continue with: {resume_command(folder)}")
             sys.exit(signals.reason()[1])
         except KeyboardInterrupt:  # while data was prepared, or the model finished
-            if (folder / "config.toml").exists():
+            if Run.exists(folder) and Run(folder).config() == settings:  # not an older one, to be overwritten
                 progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))

@@ -170,6 +170,8 @@ def _check_constraints(options: Options) -> None:
             raise SearchOptionError(f"{{{name}.name}}: a phrase is empty", **{name: phrases})
     if options.diverse < 0 or options.diverse == 1:
         raise SearchOptionError("{diverse} must be 2 or more (0: off)", diverse=options.diverse)
+    if options.diverse > 1000:
+        raise SearchOptionError("{diverse} must be at most 1000", diverse=options.diverse)
     if options.diverse and options.n_best != 1:
         raise SearchOptionError(
             "{n_best} and {diverse} both say how many translations a line has: choose one of them",

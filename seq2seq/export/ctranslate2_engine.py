@@ -26,7 +26,7 @@ from seq2seq.errors import OptionError
 from seq2seq.export.errors import ExportError, need
 from seq2seq.export.folder import CERTIFICATE
 from seq2seq.export.light import LightRun, check_quantization, read_certificate
-from seq2seq.machine import available_cores
+from seq2seq.machine import available_cores, check_threads
 from seq2seq.text.tokenizer import BOS, EOS, PAD
 
 EXPORTS = "exports"
@@ -79,8 +79,7 @@ class CTranslate2Translator:
         scores: without them (all 0) the translations are not computed once more to score them piece by piece.
         warn: told of lines that are cut and of exports that are made.
         """
-        if threads < 0:
-            raise OptionError(f"threads = {threads} must be 0 (one a core) or more")
+        check_threads(threads)
         if length_normalization not in (None, "wu", "power"):
             raise OptionError(f"length_normalization = {length_normalization!r}: choose wu or power")
         self.run = LightRun.open(Path(run))

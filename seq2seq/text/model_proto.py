@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Iterable, Iterator
 
 MAX_PIECES = 1_100_000  # tokenizer.vocab_size ends at a million
 MAX_PIECE_BYTES = 512  # SentencePiece makes none of more than 16 characters unless told to
@@ -54,7 +52,8 @@ def check_model_proto(content: bytes) -> None:
 def _check_piece(content: bytes, number: int) -> None:
     """SentencePiece{piece = 1, score = 2, type = 3}."""
     piece = b""
-    for field, kind, value in _fields(content):
+    fields: Iterable[Field] = _plain_piece(content) or _fields(content)
+    for field, kind, value in fields:
         if field == 1 and isinstance(value, bytes):
             piece = value
         elif field == 2 and kind == FIXED32 and isinstance(value, bytes):
@@ -65,6 +64,20 @@ def _check_piece(content: bytes, number: int) -> None:
     if not 0 < len(piece) <= MAX_PIECE_BYTES or b"\0" in piece:
         raise ModelProtoError(f"piece {number} has {len(piece):,} bytes, or a NUL")
     _utf8(piece, f"piece {number}")
+
+
+def _plain_piece(content: bytes) -> list[Field] | None:
+    """The fields of a piece as trainers write nearly all of them, at once: there are thousands. None for others."""
+    size = content[1] if len(content) > 1 else 0
+    rest = len(content) - 2 - size
+    if content[:1] != b"\x0a" or size > 127 or rest not in (5, 7) or content[2 + size] != 0x15:
+        return None
+    fields: list[Field] = [(1, BYTES, content[2 : 2 + size]), (2, FIXED32, content[3 + size : 7 + size])]
+    if rest == 7:
+        if content[-2] != 0x18 or content[-1] > 127:
+            return None
+        fields.append((3, VARINT, content[-1]))
+    return fields
 
 
 def _check_trainer(content: bytes) -> None:
@@ -96,6 +109,8 @@ def _check_charsmap(content: bytes) -> None:
     The trie is a double array (darts-clone): units of 32 bits. A step from unit i with a byte b goes to unit
     i ^ offset(i) ^ b: where the array has a multiple of 256 units, offsets that stay in it keep every step in it.
     """
+    import numpy as np  # here, as few models have such a table, and importing takes longer than all else that is done
+
     size = int.from_bytes(content[:4], "little")
     texts = content[4 + size :]
     if len(content) < 4 or size % 1024 or not 0 < size <= len(content) - 4 or not texts.endswith(b"\0"):
