@@ -224,6 +224,7 @@ class CTranslate2Translator:
             [sources[i] for i in batch],
             max_input_length=0,
             max_decoding_length=limit or max(self._limit(sources[i]) for i in batch),
+            min_decoding_length=0,  # one by default: an empty translation is one too
             disable_unk=True,
             suppress_sequences=[[self.target_pieces[PAD]], [self.target_pieces[BOS]]],
             return_end_token=True,

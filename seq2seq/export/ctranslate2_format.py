@@ -166,6 +166,7 @@ class CTranslate2Model:
             beam_size=1,
             max_input_length=0,
             max_decoding_length=max(limits),
+            min_decoding_length=0,  # one by default: an empty translation is one too
             disable_unk=True,
             suppress_sequences=[[self.target[PAD]], [self.target[BOS]]],
             return_end_token=True,

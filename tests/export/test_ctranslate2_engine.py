@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from seq2seq.decoding import options as light_options
 from seq2seq.decoding import translator as torch_engine
@@ -21,6 +22,7 @@ from seq2seq.export import light
 from seq2seq.export.ctranslate2_engine import CTranslate2Translator
 from seq2seq.export.errors import ExportError
 from seq2seq.run import Run
+from seq2seq.text.tokenizer import EOS
 
 LINES = [
     "the cat sees the dog .",
@@ -139,6 +141,20 @@ def test_options_out_of_range_and_options_that_it_lacks_are_refused(make_run: An
     for arguments in ({"quantization": "int4"}, {"threads": -1}, {"length_normalization": "none"}):
         with pytest.raises(OptionError):
             CTranslate2Translator(run, **arguments)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_an_empty_translation_may_be_the_best(beam_size: int, make_run: Any) -> None:
+    opened = Run.open(make_run(seed=1))
+    model = opened.load_model()
+    norm = model.decoder_layers[-1].feed_forward_residual.norm
+    with torch.no_grad():  # whatever is read, what follows is end-of-sentence
+        norm.weight.zero_()
+        norm.bias.copy_(5 * model.output_weight[EOS])
+    opened.write_model(dict(model.state_dict()), opened.info())
+    for engine in (Translator(opened.path), CTranslate2Translator(opened.path, threads=1)):
+        results = engine.translate(["the cat sees the dog .", "a big king"], beam_size=beam_size)
+        assert texts(results) == [[""], [""]] and results[0].hypotheses[0].ended
 
 
 def test_the_export_is_made_once_and_again_when_the_model_changes(make_run: Any) -> None:
