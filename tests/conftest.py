@@ -126,6 +126,7 @@ test_target = "test.de"
 vocab_size = 90
 
 [model]
+initial_gain = 1.0
 d_model = 32
 num_heads = 2
 d_ff = 64

@@ -71,11 +71,11 @@ class MultiHeadAttention(nn.Module):
         self.out_weight = nn.Parameter(torch.empty(d_model, width))
         self.out_bias = nn.Parameter(torch.empty(d_model))
 
-    def reset_parameters(self) -> None:
-        """Xavier for each of the four projections, fused or not; biases 0."""
+    def reset_parameters(self, gain: float = 1.0) -> None:
+        """Xavier times gain for each of the four projections, fused or not; biases 0."""
         for projection in self.in_weight.chunk(3):
-            nn.init.xavier_uniform_(projection)
-        nn.init.xavier_uniform_(self.out_weight)
+            nn.init.xavier_uniform_(projection, gain)
+        nn.init.xavier_uniform_(self.out_weight, gain)
         nn.init.zeros_(self.in_bias)
         nn.init.zeros_(self.out_bias)
 

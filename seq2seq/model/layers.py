@@ -47,9 +47,10 @@ class FeedForward(nn.Module):
         self.out_weight = nn.Parameter(torch.empty(config.d_model, config.d_ff))
         self.out_bias = nn.Parameter(torch.empty(config.d_model))
 
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.in_weight)
-        nn.init.xavier_uniform_(self.out_weight)
+    def reset_parameters(self, gain: float = 1.0) -> None:
+        """Xavier times gain; biases 0."""
+        nn.init.xavier_uniform_(self.in_weight, gain)
+        nn.init.xavier_uniform_(self.out_weight, gain)
         nn.init.zeros_(self.in_bias)
         nn.init.zeros_(self.out_bias)
 

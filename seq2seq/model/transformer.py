@@ -69,7 +69,11 @@ class Transformer(nn.Module):
         return self.target_embedding if self._output_weight is None else self._output_weight
 
     def reset_parameters(self) -> None:
-        """Embeddings N(0, 1/D), so that they have unit variance after the scaling by sqrt(D); Xavier elsewhere."""
+        """Embeddings N(0, 1/D), so that they have unit variance after the scaling by sqrt(D).
+
+        Matrices of layers are Xavier's (uniform, Glorot and Bengio 2010) times `initial_gain`. The paper does not say
+        what it had. With post-norm, small ones let a layer begin as little more than its residual connection.
+        """
         deviation = self.config.d_model**-0.5
         for weight in (self.target_embedding, self._source_embedding, self._output_weight):
             if weight is not None:
@@ -78,8 +82,10 @@ class Transformer(nn.Module):
             if isinstance(positions, LearnedPositions):
                 nn.init.normal_(positions.weight, std=deviation)
         for module in self.modules():
-            if isinstance(module, (MultiHeadAttention, FeedForward, LayerNorm)):
+            if isinstance(module, LayerNorm):
                 module.reset_parameters()
+            elif isinstance(module, (MultiHeadAttention, FeedForward)):
+                module.reset_parameters(self.config.xavier_gain)
 
     def embed(self, ids: Tensor, weight: Tensor, positions: nn.Module, start: int = 0) -> Tensor:
         """sqrt(D) times the embedding (3.4), plus the position (3.5), with dropout (5.4): [B, T] -> [B, T, D]."""

@@ -7,6 +7,7 @@ With states h [N, D], output matrix W [V, D], p = softmax(h W^T) and the smoothe
 q = epsilon / V + (1 - epsilon) onehot(target), the loss is -sum q log p and its gradient by the logits p - q. The
 constant part of q is a matrix of rank one, so its share of both gradients is a vector that is added once: the
 [chunk, V] tensor is written by the softmax, corrected at one place a row, and read by two matrix products, no more.
+The compiled kernel leaves out the softmax's division, too: D numbers of a row are divided later instead of V.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from seq2seq.model import native
 
 CHUNK_ELEMENTS = 1 << 21  # logits that exist at once on a CPU: 4 MB in bfloat16, which stay in the cache
-NATIVE_CHUNK_ELEMENTS = 1 << 20
+NATIVE_CHUNK_ELEMENTS = 1 << 23  # with the kernel, which reads them once: fewer sums of gradients [V, D] matter more
 SMALLEST_CHUNK = 256  # of fewer tokens, adding to the gradient of the output matrix costs more than computing it
 ROW_UNIT = 64  # tokens are processed in multiples of it: see `batch_losses`
 GPU_CHUNK_ELEMENTS = 1 << 28
@@ -48,6 +49,12 @@ def chunk_tokens(vocabulary: int, elements: int) -> int:
     return max(SMALLEST_CHUNK, elements // vocabulary // ROW_UNIT * ROW_UNIT)
 
 
+def even_chunk(tokens: int, most: int) -> int:
+    """The size of the fewest chunks of at most `most` tokens, all about as large, a multiple of ROW_UNIT."""
+    chunks = max(1, -(-tokens // most))
+    return max(1, -(-tokens // chunks // ROW_UNIT)) * ROW_UNIT
+
+
 class _Saved(torch.autograd.Function):
     """The backward pass of both ways below: the forward pass has computed the gradients of the sum already."""
 
@@ -60,7 +67,7 @@ class _Saved(torch.autograd.Function):
 
 
 class _Native(_Saved):
-    """With the compiled kernel, which does everything with the logits of a token while they are in the cache."""
+    """With the compiled kernel, which goes over the logits of a token twice: for the highest, and for the rest."""
 
     @staticmethod
     def forward(
@@ -70,24 +77,33 @@ class _Native(_Saved):
         vocabulary, dtype = weight.shape[0], states.dtype
         native.check_ids(targets, vocabulary)
         matrix = weight.to(dtype)
-        size = chunk_tokens(vocabulary, NATIVE_CHUNK_ELEMENTS)
-        logits, scratch = states.new_empty(min(len(states), size), vocabulary), torch.empty(vocabulary)
-        nll, uniform = torch.empty(len(targets)), torch.empty(len(targets))
+        share = smoothing / vocabulary
+        shared = share * weight.sum(0, dtype=torch.float32)  # of the gradient of every state
+        size = even_chunk(len(states), chunk_tokens(vocabulary, NATIVE_CHUNK_ELEMENTS))
+        logits = states.new_empty(min(len(states), size), vocabulary)
+        nll, uniform, inverse = torch.empty(len(targets)), torch.empty(len(targets)), torch.zeros(len(states), 1)
         grad_states = torch.empty_like(states) if differentiate else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
+        grad_weight: Tensor | None = None
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
-            chunk = states[rows]
+            chunk, real = states[rows], len(targets[rows])
             part = torch.mm(chunk, matrix.t(), out=logits[: len(chunk)])
-            inputs = part, nll[rows], uniform[rows], targets[rows], scratch
-            real = len(targets[rows])
-            native.call("cross_entropy", dtype, *inputs, real, vocabulary, smoothing, int(differentiate))
+            results = part, nll[rows], uniform[rows], inverse[rows]
+            rest = real, vocabulary, smoothing, int(differentiate)
+            native.call("cross_entropy", dtype, *results, targets[rows], *rest)
+            if grad_states is None:
+                continue
+            # What the kernel leaves is to be divided by the sum of each row, which is done with the D columns.
             part[real:].zero_()
-            if grad_states is not None and grad_weight is not None:
-                torch.mm(part, matrix, out=grad_states[rows])
-                grad_weight += part.t() @ chunk
-        if grad_states is not None and grad_weight is not None:
-            ctx.save_for_backward(grad_states, grad_weight)
+            torch.mm(part, matrix, out=grad_states[rows])
+            native.call("scale_rows", dtype, grad_states[rows], inverse[rows], shared, real, shared.numel())
+            bias = (-share * chunk[:real].sum(0, dtype=torch.float32)).to(dtype)
+            change = torch.addmm(bias, part.t(), (chunk * inverse[rows]).to(dtype))
+            grad_weight = change.float() if grad_weight is None else grad_weight.add_(change)
+        if grad_states is not None:
+            ctx.save_for_backward(
+                grad_states, torch.zeros_like(weight, dtype=torch.float32) if grad_weight is None else grad_weight
+            )
         ctx.weight_dtype = weight.dtype
         total = nll.sum()
         ctx.mark_non_differentiable(total)

@@ -66,12 +66,12 @@ def sentences_of(lengths):
     return Sentences.of(torch.tensor([0, *lengths]).cumsum(0))
 
 
-def assert_near(value, expected, floor):
+def assert_near(value, expected, floor, dtype=None):
     """Up to one rounding of each element, and `floor` times the largest of all (0.1 where all are smaller), which is
-    what float32 sums lose of numbers of either sign."""
+    what float32 sums lose of numbers of either sign. dtype: what the value was rounded to, if it no longer has it."""
     assert value.shape == expected.shape
     largest = max(0.1, float(expected.detach().abs().max()))
-    rounding = 1.01 * ROUNDING[value.dtype]
+    rounding = 1.01 * ROUNDING[dtype or value.dtype]
     torch.testing.assert_close(value.detach().double(), expected.detach(), rtol=rounding, atol=floor * largest)
 
 
@@ -299,12 +299,16 @@ def test_the_exponential_is_exact_where_it_counts_and_nothing_where_it_does_not(
 
 
 def cross_entropy(logits, targets, smoothing, *, differentiate=True):
-    """-log p, its mean over the vocabulary, and the gradient, from the kernel."""
+    """-log p, its mean over the vocabulary, and the gradient and smoothing / V, from the kernel; what became of the
+    logits where that is not asked for."""
     rows, vocabulary = logits.shape
-    gradient, nll, uniform = logits.clone(), torch.full((rows,), math.nan), torch.full((rows,), math.nan)
-    outputs = gradient, nll, uniform, targets, torch.empty(vocabulary)
+    changed = logits.clone()
+    nll, uniform, inverse = torch.full((3, rows), math.nan).unbind()
+    outputs = changed, nll, uniform, inverse, targets
     native.call("cross_entropy", logits.dtype, *outputs, rows, vocabulary, smoothing, int(differentiate))
-    return nll, uniform, gradient
+    if not differentiate:
+        return nll, uniform, changed
+    return nll, uniform, changed.double() * inverse[:, None].double()
 
 
 @built
@@ -320,7 +324,7 @@ def test_cross_entropy_and_its_gradient_are_torchs(vocabulary, smoothing, dtype)
     loss = F.cross_entropy(exact, targets, label_smoothing=smoothing, reduction="sum")
     assert_near(nll, F.cross_entropy(exact, targets, reduction="none"), 5e-6)
     assert_near(uniform, -exact.log_softmax(1).mean(1), 5e-6)
-    assert_near(gradient, torch.autograd.grad(loss, exact)[0], 5e-6)
+    assert_near(gradient, torch.autograd.grad(loss, exact)[0] + smoothing / vocabulary, 5e-6, dtype)
     again, _, untouched = cross_entropy(logits, targets, smoothing, differentiate=False)
     assert torch.equal(again, nll) and torch.equal(untouched, logits)
 
@@ -550,6 +554,9 @@ def every_call(dtype, place, size):
     yield "dropout", [out := new(*shape, dtype=dtype)], (out, y, x, rows * d_model, *random_numbers)
     yield "dropout", [out := new(*shape, dtype=dtype)], (out, None, x, rows * d_model, *random_numbers)
 
+    scaled, factors, shift = place(random(*shape, dtype=dtype)), place(random(rows)), place(random(d_model, seed=1))
+    yield "scale_rows", [scaled], (scaled, factors, shift, *shape)
+
     weight, bias = (place(random(d_model, seed=seed)) for seed in (2, 3))
     out, mean, rstd = new(*shape, dtype=dtype), new(rows), new(rows)
     yield "layer_norm", [out, mean, rstd], (out, mean, rstd, x, weight, bias, *shape, 1e-5)
@@ -588,9 +595,9 @@ def every_call(dtype, place, size):
 
     for differentiate in (0, 1):
         logits, targets = place(random(rows, vocabulary, dtype=dtype)), place(torch.arange(rows))
-        nll, uniform, scratch = new(rows), new(rows), new(vocabulary)
-        arguments = logits, nll, uniform, targets, scratch, rows, vocabulary, 0.1, differentiate
-        yield "cross_entropy", [logits, nll, uniform], arguments
+        nll, uniform, inverse = new(rows), new(rows), new(rows)
+        arguments = logits, nll, uniform, inverse, targets, rows, vocabulary, 0.1, differentiate
+        yield "cross_entropy", [logits, nll, uniform, inverse], arguments
 
         a, b = (place(random(rows, vocabulary, seed=seed, dtype=dtype)) for seed in (0, 1))
         nll, uniform, divergence, scratch = new(rows), new(rows), new(rows), new(2 * vocabulary)

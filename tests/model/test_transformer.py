@@ -126,10 +126,28 @@ def test_initial_embeddings_have_deviation_one_over_the_root_of_d_model():
         assert float(weight.detach().mean()) == pytest.approx(0.0, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("given", "gain"),
+    [({"norm": "post"}, 0.5), ({"norm": "pre"}, 1.0), ({"norm": "post", "initial_gain": 0.7}, 0.7)],
+)
+def test_matrices_of_layers_begin_as_xaviers_times_the_gain(given, gain):
+    torch.manual_seed(0)
+    config = ModelConfig(d_model=64, num_heads=4, d_ff=160, num_encoder_layers=2, num_decoder_layers=2, **given)
+    model = Transformer(config, 300, 300, shared=True)
+    matrices = [weight for weight in model.parameters() if weight.dim() == 2 and weight is not model.target_embedding]
+    assert len(matrices) == 2 * 4 + 2 * 6
+    for weight in matrices:
+        fused = 3 if weight.shape == (3 * 64, 64) else 1
+        bound = gain * math.sqrt(6 / (weight.shape[0] / fused + weight.shape[1]))
+        assert 0.99 * bound < weight.abs().max().item() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    assert model.target_embedding.std().item() == pytest.approx(64**-0.5, rel=0.05)
+
+
 def test_an_untrained_model_loses_about_log_v():
     torch.manual_seed(0)
-    config = ModelConfig(d_model=64, num_heads=4, d_ff=128, num_encoder_layers=2, num_decoder_layers=2)
-    model = Transformer(config, 1000, 1000, shared=True).eval()
+    sizes = {"d_model": 64, "num_heads": 4, "d_ff": 128, "num_encoder_layers": 2, "num_decoder_layers": 2}
+    model = Transformer(ModelConfig(**sizes, initial_gain=1.0), 1000, 1000, shared=True).eval()
     source, target_input, target_output = torch.randint(4, 1000, (3, 32, 12)).unbind()
     loss = torch.nn.functional.cross_entropy(model(source, target_input).flatten(0, 1), target_output.flatten())
     # Logits of an untrained model are about N(0, 1), which adds 1/2.

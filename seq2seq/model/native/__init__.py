@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 4  # of the functions' signatures, as kernels.c says it
+VERSION = 5  # of the functions' signatures, as kernels.c says it
 
 _enabled: ContextVar[bool] = ContextVar("native_kernels_enabled", default=True)
 
@@ -37,6 +37,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "attention": (*(_POINTER,) * 7, *_LAYOUT, _INT, _LONG, *_DROPOUT),
     "attention_backward": (*(_POINTER,) * 11, *_LAYOUT, _LONG, _LONG, _INT, _LONG, *_DROPOUT),
     "cross_entropy": (*(_POINTER,) * 5, _LONG, _LONG, _FLOAT, _INT),
+    "scale_rows": (*(_POINTER,) * 3, _LONG, _LONG),
     "cross_entropy_pair": (*(_POINTER,) * 7, _LONG, _LONG, _FLOAT, _FLOAT, _INT),
 }
 # Those that decoding calls, in float32 only.

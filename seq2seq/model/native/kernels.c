@@ -30,47 +30,48 @@
 #define SIMD PRAGMA(omp simd)
 #define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
 
-EXPORT int64_t kernels_version(void) { return 4; }
+EXPORT int64_t kernels_version(void) { return 5; }
+
+INLINE float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
 
 INLINE float load_f32(float value) { return value; }
 INLINE float store_f32(float value) { return value; }
 
 INLINE float load_bf16(uint16_t value) {
-    uint32_t bits = (uint32_t)value << 16;
-    float result;
-    memcpy(&result, &bits, 4);
-    return result;
+    return float_of((uint32_t)value << 16);
 }
 
 /* Rounds to nearest even; a NaN stays one. */
 INLINE uint16_t store_bf16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
+    uint32_t bits = bits_of(value);
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    uint32_t nan = (bits >> 16) | 0x40u;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+    return (uint16_t)(value == value ? rounded : 0x7fc0u);
 }
 
-/* e^x for x <= 88, relative error below 2e-7; smaller than -87 counts as -87. The polynomial is that of the Cephes
- * library (S. Moshier, netlib.org/cephes, expf). */
+/* e^x for x <= 88, relative error below 2e-7; smaller than -87 counts as -87. 2^n times 2^r, n the integer next to
+ * x / ln 2; the polynomial was fitted to 2^r - 1 on [-1/2, 1/2], for the smallest relative error of 2^r (9e-8). */
 INLINE float exponential(float x) {
+    const float log2_e = 1.44269504f, rest = 1.92596303e-8f; /* their sum is 1 / ln 2 to 48 bits */
     x = x < -87.0f ? -87.0f : x;
-    float shifted = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the fraction is rounded away */
-    float n = shifted - 12582912.0f;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, 4);
-    bits = (bits << 23) + (127u << 23); /* the low bits of `shifted` are n */
-    float power;
-    memcpy(&power, &bits, 4);
-    return p * power;
+    float shifted = x * log2_e + 12582912.0f; /* 1.5 * 2^23: the fraction is rounded away */
+    float r = x * log2_e - (shifted - 12582912.0f) + x * rest;
+    float p = 1.326472690e-3f;
+    p = p * r + 9.671512661e-3f;
+    p = p * r + 5.550733744e-2f;
+    p = p * r + 2.402224208e-1f;
+    p = p * r + 6.931469776e-1f;
+    p = p * r + 1.0f;
+    return float_of(bits_of(p) + (bits_of(shifted) << 23)); /* the low bits of `shifted` are n */
 }
 
 /* 32 random bits, a pure function of seed and index: two rounds of multiply and shift (constants of "lowbias32",
@@ -183,17 +184,18 @@ INLINE void weighted_rows(float *out, int64_t width, const float *weights, int64
 /* The softmax of the first `count` numbers of a row, in place; zeros from there to `end`, a multiple of 16. statistics
  * becomes the highest of them, and 1 / the sum of the exponentials of what they are above it. */
 INLINE void softmax_row(float *row, float *statistics, int64_t count, int64_t end) {
-    float highest = row[0];
+    float highest = -INFINITY;
     block totals = {0};
-    for (int64_t j = count; j < end; j++) row[j] = -INFINITY;
     for (int64_t first = 0; first < end; first += 16) {
-        PRAGMA(omp simd reduction(max : highest)) for (int t = 0; t < 16; t++)
-            highest = row[first + t] > highest ? row[first + t] : highest;
+        PRAGMA(omp simd reduction(max : highest)) for (int t = 0; t < 16; t++) {
+            float score = first + t < count ? row[first + t] : -INFINITY; /* a select, not a branch: it stays in vectors */
+            highest = score > highest ? score : highest;
+        }
     }
     for (int64_t first = 0; first < end; first += 16) {
         SIMD for (int t = 0; t < 16; t++) {
             float power = exponential(row[first + t] - highest);
-            row[first + t] = first + t < count ? power : 0.0f; /* a select, not a branch: the loop stays in vectors */
+            row[first + t] = first + t < count ? power : 0.0f;
         }
         totals += load_block(row + first);
     }
@@ -230,6 +232,71 @@ INLINE void softmax_row_backward(float *scores, float *changes, const float *sta
             scores[first + t] = weight * factor[t];
         }
     }
+}
+
+/* The highest of a row of v logits, and their sum. */
+INLINE void highest_and_sum_f32(float *highest, float *sum, const float *row, int64_t v) {
+    float most = -INFINITY, total = 0.0f;
+    PRAGMA(omp simd reduction(max : most) reduction(+ : total)) for (int64_t j = 0; j < v; j++) {
+        total += row[j];
+        most = row[j] > most ? row[j] : most;
+    }
+    *highest = most;
+    *sum = total;
+}
+
+/* The sum of e^(x - highest) over a row, which with `keep` becomes these numbers. */
+INLINE float exponentials_f32(float *row, int64_t v, float highest, int keep) {
+    float total = 0.0f;
+    if (keep) {
+        SIMD_SUM(total) for (int64_t j = 0; j < v; j++) {
+            float power = exponential(row[j] - highest);
+            row[j] = power;
+            total += power;
+        }
+    } else {
+        SIMD_SUM(total) for (int64_t j = 0; j < v; j++) total += exponential(row[j] - highest);
+    }
+    return total;
+}
+
+/* The same for bfloat16 numbers, two at a time: a word of two of them is one float with the other's bits shifted out,
+ * and one with them masked out. */
+typedef uint32_t word __attribute__((may_alias, aligned(2)));
+
+INLINE void highest_and_sum_bf16(float *highest, float *sum, const uint16_t *row, int64_t v) {
+    const word *words = (const word *)row;
+    float most = -INFINITY, total = 0.0f, last = load_bf16(row[v - 1]);
+    PRAGMA(omp simd reduction(max : most) reduction(+ : total)) for (int64_t j = 0; j < v / 2; j++) {
+        float one = float_of(words[j] << 16), other = float_of(words[j] & 0xffff0000u);
+        float higher = one > other ? one : other;
+        total += one + other;
+        most = higher > most ? higher : most;
+    }
+    *highest = v % 2 && last > most ? last : most;
+    *sum = v % 2 ? total + last : total;
+}
+
+INLINE float exponentials_bf16(uint16_t *row, int64_t v, float highest, int keep) {
+    word *words = (word *)row;
+    float total = 0.0f, last = exponential(load_bf16(row[v - 1]) - highest);
+    if (keep) {
+        SIMD_SUM(total) for (int64_t j = 0; j < v / 2; j++) {
+            float one = exponential(float_of(words[j] << 16) - highest);
+            float other = exponential(float_of(words[j] & 0xffff0000u) - highest);
+            total += one + other;
+            /* Rounded to the nearest, halves up: they are positive. */
+            words[j] = (bits_of(one) + 0x8000u) >> 16 | ((bits_of(other) + 0x8000u) & 0xffff0000u);
+        }
+        if (v % 2) row[v - 1] = store_bf16(last);
+    } else {
+        SIMD_SUM(total) for (int64_t j = 0; j < v / 2; j++) {
+            float one = exponential(float_of(words[j] << 16) - highest);
+            float other = exponential(float_of(words[j] & 0xffff0000u) - highest);
+            total += one + other;
+        }
+    }
+    return v % 2 ? total + last : total;
 }
 
 #define TYPE float
