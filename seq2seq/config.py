@@ -157,10 +157,8 @@ class ModelConfig(Section):
     activation_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # inside the feed-forward network
     norm: Literal["post", "pre"] = "post"
     # Of the layers' matrices at the start: how many times as large as Xavier's (Glorot and Bengio 2010). Unless given
-    # 0.5 for post-norm, which learns several times as fast from smaller ones, and 1 for pre-norm, which does not.
-    initial_gain: float | None = Field(
-        default=None, gt=0.0, le=10.0
-    )  # 0.25 for post-norm and 1 for pre-norm unless given
+    # 0.5 for post-norm, which learns far faster from smaller ones, and 1 for pre-norm, which gained nothing from them.
+    initial_gain: float | None = Field(default=None, gt=0.0, le=10.0)
     activation: Literal["relu", "gelu"] = "relu"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     max_positions: int = Field(default=1024, ge=1, le=2**24)  # only for learned positions: the longest input or output
@@ -275,7 +273,8 @@ class DecodingConfig(Section):
     alignment_head: int = Field(default=-1, ge=-1)
 
 
-# The size that serves Multi30k best (Wu et al. 2021, arXiv 2105.14462). Pre-norm, as post-norm learned far more slowly;
+# The size that serves Multi30k best (Wu et al. 2021, arXiv 2105.14462). Pre-norm, as post-norm learned far more slowly
+# when it began with all of Xavier's weights;
 # batches of 2,048 tokens and a lower rate, which together with less dropout gained 2 BLEU in ten minutes
 # (experiments/LOG.md). What dropout is best for half an hour was not measured.
 _TINY: dict[str, dict[str, Any]] = {

@@ -20,8 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from seq2seq.model import native
 
-CHUNK_ELEMENTS = 1 << 21  # logits that exist at once on a CPU: 4 MB in bfloat16, which stay in the cache
-NATIVE_CHUNK_ELEMENTS = 1 << 23  # with the kernel, which reads them once: fewer sums of gradients [V, D] matter more
+CHUNK_ELEMENTS = (
+    1 << 21
+)  # logits that exist at once on a CPU without the kernels: 4 MB in bfloat16, which stay in the cache
+NATIVE_CHUNK_BYTES = 1 << 24  # with them: fewer sums of gradients [V, D] matter more than the cache
 SMALLEST_CHUNK = 256  # of fewer tokens, adding to the gradient of the output matrix costs more than computing it
 ROW_UNIT = 64  # tokens are processed in multiples of it: see `batch_losses`
 GPU_CHUNK_ELEMENTS = 1 << 28
@@ -67,7 +69,10 @@ class _Saved(torch.autograd.Function):
 
 
 class _Native(_Saved):
-    """With the compiled kernel, which goes over the logits of a token twice: for the highest, and for the rest."""
+    """With the compiled kernel, which goes over the logits of a token twice: for the highest, and for the rest.
+
+    Its exponentials are what the products read: dividing by their sum is left to the results.
+    """
 
     @staticmethod
     def forward(
@@ -78,8 +83,9 @@ class _Native(_Saved):
         native.check_ids(targets, vocabulary)
         matrix = weight.to(dtype)
         share = smoothing / vocabulary
-        shared = share * weight.sum(0, dtype=torch.float32)  # of the gradient of every state
-        size = even_chunk(len(states), chunk_tokens(vocabulary, NATIVE_CHUNK_ELEMENTS))
+        # What smoothing adds to the gradient of every state.
+        shared = share * weight.sum(0, dtype=torch.float32) if differentiate else None
+        size = even_chunk(len(states), chunk_tokens(vocabulary, NATIVE_CHUNK_BYTES // states.element_size()))
         logits = states.new_empty(min(len(states), size), vocabulary)
         nll, uniform, inverse = torch.empty(len(targets)), torch.empty(len(targets)), torch.zeros(len(states), 1)
         grad_states = torch.empty_like(states) if differentiate else None
@@ -91,7 +97,7 @@ class _Native(_Saved):
             results = part, nll[rows], uniform[rows], inverse[rows]
             rest = real, vocabulary, smoothing, int(differentiate)
             native.call("cross_entropy", dtype, *results, targets[rows], *rest)
-            if grad_states is None:
+            if grad_states is None or shared is None:
                 continue
             # What the kernel leaves is to be divided by the sum of each row, which is done with the D columns.
             part[real:].zero_()

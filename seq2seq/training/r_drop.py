@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from seq2seq.model import native
-from seq2seq.training.loss import GPU_CHUNK_ELEMENTS, NATIVE_CHUNK_ELEMENTS, chunk_tokens
+from seq2seq.training.loss import CHUNK_ELEMENTS, GPU_CHUNK_ELEMENTS, chunk_tokens
 
 
 def paired_cross_entropy(
@@ -40,7 +40,7 @@ class _Paired(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         vocabulary = weight.shape[0]
         matrix = weight.to(states_a.dtype)
-        size = chunk_tokens(vocabulary, GPU_CHUNK_ELEMENTS if states_a.is_cuda else NATIVE_CHUNK_ELEMENTS)
+        size = chunk_tokens(vocabulary, GPU_CHUNK_ELEMENTS if states_a.is_cuda else CHUNK_ELEMENTS)
         grad_a, grad_b = torch.empty_like(states_a), torch.empty_like(states_b)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         loss, nll = torch.zeros((2,), dtype=torch.float32, device=weight.device)

@@ -122,7 +122,10 @@ def test_a_biass_gradient_is_the_sum_over_rows(rows, columns, dtype):
 
 @built
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "d_model"), [(1, 8), (70, 12), (5, 20), (3, 100), (9, 129), (2, 512), (300, 16)])
+@pytest.mark.parametrize(
+    ("rows", "d_model"),
+    [(1, 8), (70, 12), (5, 20), (3, 100), (3, 127), (70, 128), (9, 129), (5, 256), (2, 512), (300, 16)],
+)
 def test_layer_normalisation_and_its_gradients_are_torchs(calls, rows, d_model, dtype):
     x, weight, bias = 3 * random(rows, d_model) + 2, random(d_model, seed=1), random(d_model, seed=2)
     assert_as_in_float64(
@@ -314,7 +317,7 @@ def cross_entropy(logits, targets, smoothing, *, differentiate=True):
 @built
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("vocabulary", [2, 16, 17, 31, 1000, 10_007])
+@pytest.mark.parametrize("vocabulary", [1, 2, 3, 16, 17, 31, 1000, 10_007])
 def test_cross_entropy_and_its_gradient_are_torchs(vocabulary, smoothing, dtype):
     logits = (3 * random(7, vocabulary)).to(dtype)
     targets = torch.randint(0, vocabulary, (7,), generator=torch.Generator().manual_seed(1))
@@ -327,6 +330,16 @@ def test_cross_entropy_and_its_gradient_are_torchs(vocabulary, smoothing, dtype)
     assert_near(gradient, torch.autograd.grad(loss, exact)[0] + smoothing / vocabulary, 5e-6, dtype)
     again, _, untouched = cross_entropy(logits, targets, smoothing, differentiate=False)
     assert torch.equal(again, nll) and torch.equal(untouched, logits)
+
+
+@built
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "d_model"), [(1, 1), (7, 12), (5, 129)])
+def test_rows_are_scaled_and_shifted(rows, d_model, dtype):
+    x, factors, shift = random(rows, d_model, dtype=dtype), random(rows, seed=1), random(d_model, seed=2)
+    expected = x.double() * factors.double()[:, None] - shift.double()
+    native.call("scale_rows", dtype, x, factors, shift, rows, d_model)
+    assert_near(x, expected, 1e-6)
 
 
 def paired(a, b, targets, smoothing, alpha, *, differentiate=True):
@@ -342,7 +355,7 @@ def paired(a, b, targets, smoothing, alpha, *, differentiate=True):
 @built
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("vocabulary", [2, 16, 17, 31, 1000, 10_007])
+@pytest.mark.parametrize("vocabulary", [1, 2, 3, 16, 17, 31, 1000, 10_007])
 def test_the_cross_entropy_of_two_predictions_and_its_gradients_are_torchs(vocabulary, smoothing, dtype):
     a, b = ((2 * random(7, vocabulary, seed=seed)).to(dtype) for seed in (0, 1))
     targets = torch.randint(0, vocabulary, (7,), generator=torch.Generator().manual_seed(1))

@@ -23,7 +23,8 @@ def set_chunks(patch: pytest.MonkeyPatch, elements: int) -> None:
     """Logits that exist at once."""
     patch.setattr(loss_module, "SMALLEST_CHUNK", 1)
     patch.setattr(loss_module, "CHUNK_ELEMENTS", elements)
-    patch.setattr(loss_module, "NATIVE_CHUNK_ELEMENTS", elements)
+    patch.setattr(loss_module, "NATIVE_CHUNK_BYTES", 4 * elements)  # float32
+    patch.setattr(loss_module, "ROW_UNIT", 1)
 
 
 def inputs(tokens: int, d_model: int, vocabulary: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Inputs:
@@ -94,6 +95,14 @@ def test_the_edges_of_chunks_are_where_they_should_be(monkeypatch: pytest.Monkey
     assert_equal_to_plain(inputs(tokens, 8, 11), 0.1)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tokens=st.integers(0, 5000), most=st.integers(1, 100).map(lambda units: 64 * units))
+def test_chunks_are_few_and_even(tokens: int, most: int) -> None:
+    size = loss_module.even_chunk(tokens, most)
+    assert 0 < size <= most and size % 64 == 0
+    assert -(-tokens // size) == -(-tokens // most)  # no more of them than there have to be
+
+
 def test_no_tokens_cost_nothing() -> None:
     states, weight, targets = inputs(0, 8, 11)
     loss, nll = smoothed_cross_entropy(states, weight, targets, 0.1)
@@ -128,7 +137,7 @@ def test_bfloat16_is_near_where_the_model_is_confident(closeness: float, smoothi
 
 def test_no_more_logits_exist_at_once_than_a_chunk_has(monkeypatch: pytest.MonkeyPatch) -> None:
     set_chunks(monkeypatch, 64 * 11)
-    states, weight, targets = inputs(200, 8, 11)
+    states, weight, targets = inputs(256, 8, 11)
     with torch.profiler.profile(record_shapes=True) as profile:
         smoothed_cross_entropy(states, weight, targets, 0.1)
     shapes = [shape for event in profile.events() for shape in event.input_shapes if len(shape) == 2]

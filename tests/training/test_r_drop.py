@@ -46,7 +46,7 @@ def test_loss_and_gradients_are_those_of_the_plain_form(
     if compiled and not native.available():
         pytest.skip("the kernels were not built")
     monkeypatch.setattr(loss_module, "SMALLEST_CHUNK", 64)  # several chunks
-    monkeypatch.setattr(r_drop, "NATIVE_CHUNK_ELEMENTS", 64 * vocabulary)
+    monkeypatch.setattr(r_drop, "CHUNK_ELEMENTS", 64 * vocabulary)
     exact = inputs(vocabulary, rows, tokens, torch.float64)
     expected = plain(*exact, smoothing, 5.0)
     expected_gradients = torch.autograd.grad(expected, exact[:3])

@@ -58,18 +58,19 @@ INLINE uint16_t store_bf16(float value) {
     return (uint16_t)(value == value ? rounded : 0x7fc0u);
 }
 
-/* e^x for x <= 88, relative error below 2e-7; smaller than -87 counts as -87. 2^n times 2^r, n the integer next to
- * x / ln 2; the polynomial was fitted to 2^r - 1 on [-1/2, 1/2], for the smallest relative error of 2^r (9e-8). */
+/* e^x for x <= 88, relative error below 2e-7; smaller than -87 counts as -87. 2^n e^r, n the integer next to x / ln 2; the
+ * polynomial was fitted to e^r - 1 on [-ln 2 / 2, ln 2 / 2], for the smallest relative error of e^r (9e-8). A NaN stays
+ * one if its last nine bits are 0, as they are in those that arithmetic makes. */
 INLINE float exponential(float x) {
-    const float log2_e = 1.44269504f, rest = 1.92596303e-8f; /* their sum is 1 / ln 2 to 48 bits */
     x = x < -87.0f ? -87.0f : x;
-    float shifted = x * log2_e + 12582912.0f; /* 1.5 * 2^23: the fraction is rounded away */
-    float r = x * log2_e - (shifted - 12582912.0f) + x * rest;
-    float p = 1.326472690e-3f;
-    p = p * r + 9.671512661e-3f;
-    p = p * r + 5.550733744e-2f;
-    p = p * r + 2.402224208e-1f;
-    p = p * r + 6.931469776e-1f;
+    float shifted = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the fraction is rounded away */
+    float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts, the first of 10 bits */
+    float p = 8.290314633e-3f;
+    p = p * r + 4.189792934e-2f;
+    p = p * r + 1.666763620e-1f;
+    p = p * r + 4.999914953e-1f;
+    p = p * r + 9.999997072e-1f;
     p = p * r + 1.0f;
     return float_of(bits_of(p) + (bits_of(shifted) << 23)); /* the low bits of `shifted` are n */
 }
@@ -181,8 +182,9 @@ INLINE void weighted_rows(float *out, int64_t width, const float *weights, int64
     }
 }
 
-/* The softmax of the first `count` numbers of a row, in place; zeros from there to `end`, a multiple of 16. statistics
- * becomes the highest of them, and 1 / the sum of the exponentials of what they are above it. */
+/* The softmax of the first `count` numbers of a row, in place; zeros from there to `end`, a multiple of 16, where
+ * anything may stand before. statistics becomes the highest of them, and 1 / the sum of the exponentials of what they are
+ * above it. */
 INLINE void softmax_row(float *row, float *statistics, int64_t count, int64_t end) {
     float highest = -INFINITY;
     block totals = {0};
