@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,9 +24,9 @@ Pair = tuple[str, str]
 
 
 class Translates(Protocol):
-    """What a teacher is asked: its translations of lines, one a line, in order; None where it has no good one."""
+    """What a teacher is asked: its translations of each line, in the lines' order; None for each that is no good."""
 
-    def __call__(self, lines: Iterable[str]) -> Iterator[str | None]: ...
+    def __call__(self, lines: Iterable[str]) -> Iterator[Sequence[str | None]]: ...
 
 
 Teacher = Callable[[], Translates]  # loads it
@@ -166,13 +166,14 @@ def _translated(
         for load in teachers:
             found = 0
             translations = load()(pair[side] for pair in pairs())
-            for pair, translation in zip(pairs(), translations, strict=True):
+            for pair, some in zip(pairs(), translations, strict=True):
                 found += 1
                 progress(found, counts.corpus)
-                if translation is None or not translation.strip():
-                    counts.bad += 1
-                else:
-                    yield (pair[0], translation) if side == 0 else (translation, pair[1])
+                for translation in some:
+                    if translation is None or not translation.strip():
+                        counts.bad += 1
+                    else:
+                        yield (pair[0], translation) if side == 0 else (translation, pair[1])
             if found != counts.corpus:
                 raise UserError(
                     f"{source}, {target}: read again, they gave {found:,} pairs instead of {counts.corpus:,}; they are "

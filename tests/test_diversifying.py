@@ -21,9 +21,11 @@ from seq2seq.text.errors import DataError
 texts = st.lists(st.tuples(*2 * [st.text("ab \u0301ß", max_size=4)]), min_size=1, max_size=12)
 
 
-def teacher(function: Callable[[str], str | None]) -> Callable[[], Any]:
-    def translate(lines: Iterable[str]) -> Iterator[str | None]:
-        return (function(line) for line in lines)
+def teacher(*functions: Callable[[str], str | None]) -> Callable[[], Any]:
+    """Has as many translations of a line as there are functions."""
+
+    def translate(lines: Iterable[str]) -> Iterator[list[str | None]]:
+        return ([function(line) for function in functions] for line in lines)
 
     return lambda: translate
 
@@ -49,16 +51,18 @@ def test_the_corpus_comes_first_and_whole_then_what_each_model_adds(
     pairs = [*pairs, ("a", "b"), ("a", "b")]  # twice in the corpus: twice as often
     done: list[tuple[int, int]] = []
     counts = diversify(
-        *write(folder / "in", pairs), folder / "out", forward=[teacher(str.upper), teacher(lambda line: None)],
+        *write(folder / "in", pairs), folder / "out",
+        forward=[teacher(str.upper, str.title), teacher(lambda line: None)],
         backward=[teacher(lambda line: line[::-1])], progress=lambda *numbers: done.append(numbers),
     )  # fmt: skip
     kept = [(one, other) for one, other in pairs if one.strip() and other.strip()]
-    translated = [*((one, one.upper()) for one, _ in kept), *((other[::-1], other) for _, other in kept)]
+    forward = [(one, change(one)) for one, _ in kept for change in (str.upper, str.title)]
+    translated = [*forward, *((other[::-1], other) for _, other in kept)]
     added = [pair for pair in dict.fromkeys(translated) if pair not in kept]
     assert read(folder / "out") == kept + added
     assert (counts.corpus, counts.empty) == (len(kept), len(pairs) - len(kept))
     assert (counts.added, counts.bad, counts.written) == (len(added), len(kept), len(kept + added))
-    assert counts.added + counts.repeated + counts.bad == 3 * len(kept)
+    assert counts.added + counts.repeated + counts.bad == 4 * len(kept)
     assert done == 3 * [(number, len(kept)) for number in range(1, len(kept) + 1)]
 
 
@@ -150,6 +154,14 @@ def test_the_command_translates_with_runs(tiny_run: Any, run_cli: Any, tmp_path:
     assert done.code == 0, done.err
     assert done.out.startswith("2 pairs of the corpus")
     assert "was trained to translate 0 of the first 2 sentences" in done.err
+    more = ("--forward", tiny_run.path, "--beam-size", "4", "--n-best", "3", "--precision", "fp32", "--overwrite")
+    translated = [result.hypotheses for result in Translator(tiny_run.path).translate(
+        source.read_text(encoding="utf-8").splitlines(), beam_size=4, n_best=3)]  # fmt: skip
+    assert run_cli("diversify", *files, *more).code == 0
+    good = {one.text for some in translated for one in some if one.ended and not one.repetition and one.text}
+    assert {other for _, other in read(tmp_path / "more")[2:]} | {"der Katze sieht der Hund"} >= good
+    refused = run_cli("diversify", *files, "--forward", tiny_run.path, "--beam-size", "2", "--n-best", "3")
+    assert refused.code == 2 and "--n-best" in refused.err
     twice = run_cli("diversify", *files, "--forward", tiny_run.path, "--backward", tiny_run.path)
     assert twice.code == 2 and "named twice" in twice.err
 
@@ -162,6 +174,6 @@ def test_only_whole_translations_are_used(tiny_run: Any) -> None:
     translate = commands._translates(translator, Options(beam_size=1))
     results = [result.hypotheses[0] for result in translator.translate(lines, beam_size=1)]
     good = [one.text if one.ended and not one.repetition else None for one in results]
-    assert list(translate(lines)) == good
+    assert list(translate(lines)) == [[one] for one in good]
     translator.config = short
-    assert list(commands._translates(translator, Options(beam_size=1))(lines))[1] is None
+    assert list(commands._translates(translator, Options(beam_size=1))(lines))[1] == [None]

@@ -41,6 +41,7 @@ def diversify(
     ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    n_best: Annotated[int, option("N", "Translations that each model adds of a line, at most.")] = 1,
     precision: PrecisionName = "auto",
     threads: Threads = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that FOLDER holds.")] = False,
@@ -48,8 +49,8 @@ def diversify(
     """Translate a training corpus with models that were trained on it, for another model to be trained on it all.
 
     The corpus itself comes first, but for pairs with an empty side; each --forward model adds pairs with other targets,
-    each --backward model pairs with other sources. Translations that were cut or ran into loops are left out. Nothing
-    but the corpus is used (data diversification, arXiv 1911.01986).
+    each --backward model pairs with other sources. Translations that were cut or ran into loops are left out, and none
+    is there twice. Nothing but the corpus is used (data diversification, arXiv 1911.01986).
     """
     both = [*(forward or ()), *(backward or ())]
     if not both:
@@ -62,7 +63,7 @@ def diversify(
     from seq2seq.run import Run
 
     output_paths(source, target, output)
-    options = Options(beam_size=beam_size, length_penalty=length_penalty)
+    options = Options(beam_size=beam_size, length_penalty=length_penalty, n_best=n_best)
     runs = {path: Run.open(path) for path in both}
     for run in runs.values():  # what is wrong is told before the first has translated for an hour
         run.load_model()
@@ -109,12 +110,11 @@ def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
 def _translates(translator: Translator, options: Options) -> Translates:
     tokenizer, longest = translator.tokenizer, translator.config.max_source_length
 
-    def translate(lines: Iterable[str]) -> Iterator[str | None]:
+    def translate(lines: Iterable[str]) -> Iterator[list[str | None]]:
         for result in translator.stream(lines, options):
-            best = result.hypotheses[0]
             # Few lines have as many characters as pieces are allowed: the others need no second look.
             whole = len(result.source) < longest or len(tokenizer.encode_source([result.source])[0]) <= longest
-            yield best.text if whole and best.ended and not best.repetition else None
+            yield [one.text if whole and one.ended and not one.repetition else None for one in result.hypotheses]
 
     return translate
 
