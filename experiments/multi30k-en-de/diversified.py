@@ -1,10 +1,12 @@
 """The best recipe: a model that learns from the corpus and from what models of the same size make of it.
 
-    python experiments/multi30k-en-de/diversified.py [--seed 1] [--forward-seeds 11 12] [--backward-seeds 13]
+    python experiments/multi30k-en-de/diversified.py [--seed 1] [--rounds 2]
 
 Trains the teachers on the corpus alone (preset `tiny`; those of `--backward-seeds` from German to English), has them
-translate it (`seq2seq diversify`), trains the student on it all, and measures it on the test sets as run.py does. What
-is in runs/ already is not done again; a training that was interrupted is resumed. Nothing but the 29,000 pairs is used.
+translate it (`seq2seq diversify`), and trains the student on it all. With `--rounds 2` that student is one more
+teacher, two translations are taken of each, and another student is trained. The last one is measured on the test sets
+as run.py does. What is in runs/ already is not done again; a training that was interrupted is resumed. Nothing but the
+29,000 pairs is used.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ ROOT = HERE.parents[1]
 DATA = ROOT / "data" / "multi30k"
 COMMON = ('data.bleu_tokenize="none"',)  # what lowercase.toml has is for its own files
 STUDENT = ("model.dropout=0.2", "training.batch_tokens=4096", "training.warmup_steps=800",
-           "training.learning_rate_scale=0.8", "training.max_steps=9000", "decoding.length_penalty=2.6")  # fmt: skip
+           "training.learning_rate_scale=0.8", "training.max_steps=10000", "decoding.length_penalty=2.6")  # fmt: skip
 
 
 def seq2seq(*arguments: str | Path) -> None:
@@ -49,7 +51,8 @@ def files(train_folder: Path, source: str, target: str) -> list[str | Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of the student")
+    parser.add_argument("--seed", type=int, default=1, help="of the last student; those before have 1")
+    parser.add_argument("--rounds", type=int, default=2, help="of students, each with those before as teachers")
     parser.add_argument("--forward-seeds", type=int, nargs="*", default=[11, 12])
     parser.add_argument("--backward-seeds", type=int, nargs="*", default=[13])
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for every training")
@@ -65,16 +68,18 @@ def main() -> None:
         for seed in seeds:
             run = arguments.runs / f"m30k-teacher{option.removeprefix('-')}-{seed}"
             teachers[option].append(train(run, *corpus, settings=[f"training.seed={seed}", *COMMON, *arguments.set]))
-    more = arguments.runs / "m30k-diversified-data"
-    if not all((more / f"train.lc.norm.tok.{language}").exists() for language in ("en", "de")):
-        named = [part for option, runs in teachers.items() for run in runs for part in (option, run)]
-        seq2seq("diversify", *files(DATA, "en", "de")[:4], *named, "--output", more, "--overwrite", "--beam-size", "5")
-    student = arguments.runs / f"m30k-diversified-{arguments.seed}"
-    train(
-        student,
-        *files(more, "en", "de"),
-        settings=[f"training.seed={arguments.seed}", *COMMON, *STUDENT, *arguments.set],
-    )
+    for number in range(1, arguments.rounds + 1):
+        more = arguments.runs / f"m30k-diversified-data-{number}"
+        if not all((more / f"train.lc.norm.tok.{language}").exists() for language in ("en", "de")):
+            named = [part for option, runs in teachers.items() for run in runs for part in (option, run)]
+            search = ("--beam-size", "5", "--n-best", str(number))
+            seq2seq("diversify", *files(DATA, "en", "de")[:4], *named, "--output", more, "--overwrite", *search)
+        seed = arguments.seed if number == arguments.rounds else 1
+        settings = [f"training.seed={seed}", *COMMON, *STUDENT, *arguments.set]
+        student = train(
+            arguments.runs / f"m30k-diversified-{number}-{seed}", *files(more, "en", "de"), settings=settings
+        )
+        teachers["--forward"].append(student)
     measure = [sys.executable, str(HERE / "run.py"), "--only", "lowercase", "--run-dir", str(student)]
     subprocess.run([*measure, "--label", "lowercase, diversified"], check=True)
 
