@@ -19,7 +19,7 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MIN_TOKENS = 1024  # target tokens that are worth a worker
+MIN_TOKENS = 512  # target tokens that are worth a worker
 
 
 def choose_workers(configured: int, threads: int, micro_batch_tokens: int, device: torch.device) -> int:

@@ -106,7 +106,7 @@ def test_big_has_the_numbers_of_table_3_and_section_6() -> None:
 def test_tiny_and_quick_have_the_sizes_of_wu_et_al_and_end_by_themselves(preset: str, minutes: int) -> None:
     config = build_config({}, preset=preset)
     model = config.model
-    assert (model.d_model, model.d_ff, model.num_heads, model.norm) == (128, 256, 4, "pre")
+    assert (model.d_model, model.d_ff, model.num_heads, model.norm) == (128, 256, 4, "post")
     assert (model.num_encoder_layers, model.num_decoder_layers) == (4, 4)
     assert config.tokenizer.vocab_size == 10_000
     assert config.training.max_minutes == minutes
