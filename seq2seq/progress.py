@@ -52,8 +52,7 @@ class TrainingProgress:
         self.console.print(text, markup=False)
 
     def progress(self, record: Mapping[str, Any]) -> None:
-        horizon, step = record["horizon"], record["step"]
-        left = record["seconds"] / step * (horizon - step) if horizon else None
+        horizon, step, left = record["horizon"], record["step"], record["time_left"]
         steps = f"{step:,}" + (f"/{horizon:,}" if horizon else "")
         numbers = (
             f"loss {_loss(record['nll'])}  {record['target_tokens_per_second']:,} tokens/s  "

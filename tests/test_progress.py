@@ -20,7 +20,7 @@ from seq2seq.training.trainer import TrainingState
 RECORD: dict[str, Any] = {
     "step": 1200, "epoch": 3, "loss": 2.5, "nll": 2.1234, "learning_rate": 0.000312, "grad_norm": 0.5,
     "target_tokens": 4_000_000, "target_tokens_per_second": 12_345, "seconds": 600.0, "skipped_steps": 0,
-    "horizon": 10_000,
+    "horizon": 10_000, "time_left": 4400.0,
 }  # fmt: skip
 VALIDATION: dict[str, Any] = {"step": 1250, "valid_loss": 1.98765, "valid_bleu": 31.456, "validation_seconds": 2.0}
 
@@ -35,7 +35,7 @@ def test_without_a_terminal_every_report_is_a_plain_line(capfd: pytest.CaptureFi
     with TrainingProgress() as progress:
         progress.progress(RECORD)
         progress.validation(VALIDATION)
-        progress.progress({**RECORD, "step": 1300, "seconds": 650.0})
+        progress.progress({**RECORD, "step": 1300, "time_left": 4350.0})
     first, validation, second = shown(capfd)
     assert first == "step 1,200/10,000  loss 2.123  12,345 tokens/s  lr 3.12e-04  1:13:20 left"
     assert validation == "step 1,250  validation loss 1.988  BLEU 31.46"
@@ -44,14 +44,14 @@ def test_without_a_terminal_every_report_is_a_plain_line(capfd: pytest.CaptureFi
 
 def test_without_a_horizon_there_is_no_time_left(capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress() as progress:
-        progress.progress({**RECORD, "horizon": None})
+        progress.progress({**RECORD, "horizon": None, "time_left": None})
     assert shown(capfd) == ["step 1,200  loss 2.123  12,345 tokens/s  lr 3.12e-04  -:-- left"]
 
 
 def test_the_last_step_has_no_time_left(capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress() as progress:
-        progress.progress({**RECORD, "step": 10_000})
-        progress.progress({**RECORD, "step": 10_001})  # as after a resume with fewer steps
+        progress.progress({**RECORD, "step": 10_000, "time_left": 0.0})
+        progress.progress({**RECORD, "step": 10_001, "time_left": -0.4})  # as after a resume with fewer steps
     assert [line.split("  ")[-1] for line in shown(capfd)] == ["0:00 left", "0:00 left"]
 
 

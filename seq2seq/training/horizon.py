@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from seq2seq.config import ConfigError, TrainingConfig
 
-# A horizon that is planned from minutes: how much of the time is spent measuring the speed, and how much is left for
-# validating, saving and averaging.
-MEASURE_SHARE, RESERVE_SHARE = 0.04, 0.10
+# A horizon that is planned from minutes: how much of the time is spent measuring the speed, if the warm-up is as long,
+# and how much is left for validating, saving and averaging. Speeds drift: a moment's says little.
+MEASURE_SHARE, RESERVE_SHARE = 0.15, 0.10
 MIN_MEASURED_STEPS = 8
 
 
@@ -51,11 +51,15 @@ def plan_from_timings(
     return plan_at_speed(config, step, seconds, sum(timed) / len(timed), updates_per_epoch)
 
 
+def time_to_plan(minutes: float, seconds: float) -> float:
+    """Seconds that are left for steps when training has taken `seconds` of its minutes."""
+    return max(0.0, (1 - RESERVE_SHARE) * 60 * minutes - seconds)
+
+
 def plan_at_speed(
     config: TrainingConfig, step: int, seconds: float, seconds_per_step: float, updates_per_epoch: int
 ) -> int:
     """The last step that fits into `max_minutes` of training altogether, at the given speed."""
     assert config.max_minutes is not None
-    left = max(0.0, (1 - RESERVE_SHARE) * 60 * config.max_minutes - seconds)
-    horizon = step + int(left / seconds_per_step)
+    horizon = step + int(time_to_plan(config.max_minutes, seconds) / seconds_per_step)
     return horizon if config.max_epochs is None else min(horizon, config.max_epochs * updates_per_epoch)

@@ -29,7 +29,7 @@ class Observer(Protocol):
         """A line for people."""
 
     def progress(self, record: Mapping[str, Any]) -> None:
-        """Every few steps; the same record that metrics.jsonl gets, and `horizon`."""
+        """Every few steps; the same record that metrics.jsonl gets, `horizon`, and `time_left` in seconds, or None."""
 
     def validation(self, record: Mapping[str, Any]) -> None:
         """After each validation; the same record that metrics.jsonl gets."""

@@ -24,7 +24,7 @@ from seq2seq.run import Run, load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, in_order, plan_epoch, updates
 from seq2seq.training.averaging import ranked_steps, regular_steps, score
 from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, not_finite, watch_loss
-from seq2seq.training.horizon import check_end, known_horizon, plan_at_speed, plan_from_timings
+from seq2seq.training.horizon import check_end, known_horizon, plan_at_speed, plan_from_timings, time_to_plan
 from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_tensors
 from seq2seq.training.restoring import check_saved_state
 from seq2seq.training.room import check_room
@@ -187,6 +187,13 @@ class Trainer:
             self.state.horizon = horizon
             self.observer.message(f"planned {horizon:,} steps to fit into {self.config.max_minutes:g} minutes")
 
+    def _time_left(self) -> float | None:
+        """Seconds to the horizon, as fast as so far; those that are left to plan with where minutes will set it."""
+        state = self.state
+        if state.horizon is not None:
+            return state.seconds / state.step * (state.horizon - state.step)
+        return None if self.config.max_minutes is None else time_to_plan(self.config.max_minutes, state.seconds)
+
     def _settle(self) -> None:
         """Reads what the updates since the last time did: the only place that waits for a GPU."""
         pending, self._pending = self._pending, []
@@ -255,7 +262,7 @@ class Trainer:
             "split_batches": state.split_batches,
         }
         self.run.append_metrics(record)
-        self.observer.progress({**record, "horizon": state.horizon})
+        self.observer.progress({**record, "horizon": state.horizon, "time_left": self._time_left()})
         self._since_log = Window()
 
     def _validate(self) -> bool:

@@ -703,6 +703,30 @@ def test_minutes_become_a_number_of_steps_once(
         assert listener(trainer).reports[-1]["learning_rate"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_the_time_left_is_the_budgets_until_there_is_a_plan(tmp_path: Path, clock: FakeClock) -> None:
+    """A second a step, a tenth of two minutes held back; planned when 15% of them, 18 steps, are over."""
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=40, log_every=10)
+    trainer = trainer_for(tmp_path / "run", config, train=SMALL)
+    trainer.train()
+    reports = {report["step"]: (report["horizon"], report["time_left"]) for report in listener(trainer).reports}
+    assert reports[10] == (None, 98.0)
+    assert (reports[20], reports[100], reports[108]) == ((108, 88.0), (108, 8.0), (108, 0.0))
+
+
+def test_a_horizon_is_planned_from_more_than_the_first_moments(tmp_path: Path, clock: FakeClock) -> None:
+    """Twelve quick steps do not make a plan that the slower ones after them cannot keep."""
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=40)
+
+    def tire() -> bool:
+        clock.pace = 1.0 if trainer.state.step < 12 else 2.0
+        return False
+
+    trainer = trainer_for(tmp_path / "run", config, train=SMALL, stop=tire)
+    state = trainer.train()
+    # 12 + 3 * 2 = 18 seconds, 13 of which timed the steps after the first two: 90 seconds at 16 / 13.
+    assert state.horizon == 15 + int(90 / (16 / 13))
+
+
 def test_a_planned_horizon_is_kept_when_training_is_resumed(tmp_path: Path, clock: FakeClock) -> None:
     config = settings(max_minutes=2, schedule="cosine", warmup_steps=10)
 
@@ -792,7 +816,7 @@ def test_metrics_say_what_the_observer_hears(tmp_path: Path) -> None:
     ]  # fmt: skip
     reports, validations = listener(trainer).reports, listener(trainer).validations
     assert [record for record in records if "loss" in record] == [
-        {key: value for key, value in report.items() if key != "horizon"} for report in reports
+        {key: value for key, value in report.items() if key not in ("horizon", "time_left")} for report in reports
     ]
     assert [record for record in records if "valid_loss" in record] == validations
     assert {report["horizon"] for report in reports} == {5}
