@@ -19,7 +19,9 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MIN_TOKENS = 512  # target tokens that are worth a worker
+# Target tokens that are worth a worker: no slower then than threads inside of each operation, which wait for each
+# other where other work takes the cores.
+MIN_TOKENS = 512
 
 
 def choose_workers(configured: int, threads: int, micro_batch_tokens: int, device: torch.device) -> int:

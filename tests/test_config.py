@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from seq2seq.config import DATA_PATHS, PRESETS, Config, ConfigError
 from seq2seq.recipe import SECTIONS, build_config, dump_config, load_config, parse_config
+from seq2seq.training.optimizer import learning_rate
 
 FULL = """
 preset = "tiny"
@@ -110,6 +111,9 @@ def test_tiny_and_quick_have_the_sizes_of_wu_et_al_and_end_by_themselves(preset:
     assert (model.num_encoder_layers, model.num_decoder_layers) == (4, 4)
     assert config.tokenizer.vocab_size == 10_000
     assert config.training.max_minutes == minutes
+    training = config.training
+    assert (training.schedule, training.warmup_steps, training.average_checkpoints) == ("cosine", 800, 3)
+    assert learning_rate(training, model.d_model, 800, 10_000) == pytest.approx(2.5e-3, rel=1e-3)
 
 
 def test_quick_differs_from_tiny_by_its_time_and_dropout_alone() -> None:

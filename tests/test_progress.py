@@ -51,7 +51,7 @@ def test_without_a_horizon_there_is_no_time_left(capfd: pytest.CaptureFixture[st
 def test_the_last_step_has_no_time_left(capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress() as progress:
         progress.progress({**RECORD, "step": 10_000, "time_left": 0.0})
-        progress.progress({**RECORD, "step": 10_001, "time_left": -0.4})  # as after a resume with fewer steps
+        progress.progress({**RECORD, "step": 10_001, "time_left": -40.0})  # as after a resume with fewer steps
     assert [line.split("  ")[-1] for line in shown(capfd)] == ["0:00 left", "0:00 left"]
 
 

@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DATA = ROOT / "data" / "multi30k"
 COMMON = ('data.bleu_tokenize="none"',)  # what lowercase.toml has is for its own files
-STUDENT = ("model.dropout=0.2", "training.batch_tokens=4096", "training.max_steps=10000", "decoding.length_penalty=2.2")
+STUDENT = ("model.dropout=0.2", "training.batch_tokens=4096", "training.warmup_steps=800",
+           "training.learning_rate_scale=0.8", "training.max_steps=10000", "decoding.length_penalty=2.2")  # fmt: skip
 
 
 def seq2seq(*arguments: str | Path) -> None:

@@ -9,6 +9,8 @@ from seq2seq.config import ConfigError, TrainingConfig
 # A horizon that is planned from minutes: how much of the time is spent measuring the speed, if the warm-up is as long,
 # and how much is left for validating, saving and averaging. Speeds drift: a moment's says little.
 MEASURE_SHARE, RESERVE_SHARE = 0.15, 0.10
+# Where there is time for less than two warm-ups, a plan raises the rate at once (see `learning_rate`): it comes early.
+EARLY_SHARE = 0.04
 MIN_MEASURED_STEPS = 8
 
 
@@ -35,20 +37,25 @@ def known_horizon(config: TrainingConfig, updates_per_epoch: int) -> int | None:
 def plan_from_timings(
     config: TrainingConfig, step: int, seconds: float, timings: Sequence[float], updates_per_epoch: int
 ) -> int | None:
-    """Turns `max_minutes` into steps once enough of them have been timed; None until then.
+    """Turns `max_minutes` into steps once enough of them have been timed, and None until then.
+
+    That is when 15% of the time is over, or the warm-up if it ends sooner.
 
     step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting.
     """
     if config.max_minutes is None:
         return None
     budget = 60 * config.max_minutes
-    enough = seconds >= MEASURE_SHARE * budget and len(timings) >= MIN_MEASURED_STEPS
-    # Past the warm-up the schedule needs the horizon. (Where the plan turns out shorter than two warm-ups, the rate
-    # rises faster from here on; see `learning_rate`.)
-    if not enough and step < config.warmup_steps and seconds < (1 - RESERVE_SHARE) * budget:
-        return None
-    timed = timings[2:] or timings  # the first steps warm caches up
-    return plan_at_speed(config, step, seconds, sum(timed) / len(timed), updates_per_epoch)
+    measured = len(timings) >= MIN_MEASURED_STEPS
+    later = timings[len(timings) // 2 :]  # the first steps warm caches up, and processors begin faster than they go on
+    # Few, where it has just been resumed: all sittings tell more.
+    pace = sum(later) / len(later) if measured or step == len(timings) else seconds / step
+    plan = plan_at_speed(config, step, seconds, pace, updates_per_epoch)
+    share = MEASURE_SHARE if plan >= 2 * config.warmup_steps else EARLY_SHARE
+    # Past the warm-up the schedule needs the horizon.
+    if step < config.warmup_steps and seconds < (1 - RESERVE_SHARE) * budget:
+        return plan if measured and seconds >= share * budget else None
+    return plan
 
 
 def time_to_plan(minutes: float, seconds: float) -> float:

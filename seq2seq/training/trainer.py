@@ -189,10 +189,12 @@ class Trainer:
 
     def _time_left(self) -> float | None:
         """Seconds to the horizon, as fast as so far; those that are left to plan with where minutes will set it."""
-        state = self.state
-        if state.horizon is not None:
-            return state.seconds / state.step * (state.horizon - state.step)
-        return None if self.config.max_minutes is None else time_to_plan(self.config.max_minutes, state.seconds)
+        state, minutes = self.state, self.config.max_minutes
+        if state.horizon is None:
+            return None if minutes is None else time_to_plan(minutes, state.seconds)
+        left = state.seconds / state.step * (state.horizon - state.step)
+        # Beside a number of steps minutes are a limit of their own (see `done`).
+        return left if minutes is None or self.config.max_steps is None else min(left, 60 * minutes - state.seconds)
 
     def _settle(self) -> None:
         """Reads what the updates since the last time did: the only place that waits for a GPU."""

@@ -52,7 +52,7 @@ def test_all_schedules_rise_to_one_peak_at_the_end_of_the_warm_up(
 @properties
 @given(schedule=schedules, warmup=st.integers(1, 500))
 def test_the_warm_up_needs_no_horizon(schedule: Schedule, warmup: int) -> None:
-    """Whoever plans the horizon from the speed of the first steps has until the last of the warm-up to do so."""
+    """Whoever plans the horizon from the speed of steps has until the last of the warm-up to do so."""
     config = TrainingConfig(schedule=schedule, warmup_steps=warmup)
     for step in {1, max(1, warmup // 2), warmup}:
         assert learning_rate(config, 64, step, None) == learning_rate(config, 64, step, 2 * warmup)

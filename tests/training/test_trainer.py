@@ -713,18 +713,71 @@ def test_the_time_left_is_the_budgets_until_there_is_a_plan(tmp_path: Path, cloc
     assert (reports[20], reports[100], reports[108]) == ((108, 88.0), (108, 8.0), (108, 0.0))
 
 
-def test_a_horizon_is_planned_from_more_than_the_first_moments(tmp_path: Path, clock: FakeClock) -> None:
-    """Twelve quick steps do not make a plan that the slower ones after them cannot keep."""
-    config = settings(max_minutes=2, schedule="cosine", warmup_steps=40)
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        ({"max_steps": 40}, 30.0),
+        ({"max_steps": 40, "max_minutes": 0.5}, 20.0),
+        ({"max_steps": 20, "max_minutes": 0.5}, 10.0),
+        ({"patience": 1, "schedule": "constant"}, None),
+    ],
+)
+def test_the_time_left_is_that_of_the_limit_that_comes_first(
+    tmp_path: Path, clock: FakeClock, limits: dict[str, Any], left: float | None
+) -> None:
+    config = settings(**{"max_steps": None, "log_every": 10, "validate_every": 10, **limits})
+    trainer = trainer_for(
+        tmp_path / "run",
+        config,
+        train=SMALL,
+        valid=Copies(5, DIGITS),
+        evaluate=scores(1),
+        stop=lambda: trainer.state.step == 10,
+    )
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert [report["time_left"] for report in listener(trainer).reports] == [left]
+
+
+def test_a_horizon_is_planned_from_later_steps_than_the_first(tmp_path: Path, clock: FakeClock) -> None:
+    """Four quick steps do not make a plan that the slower ones after them cannot keep."""
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=20)
 
     def tire() -> bool:
-        clock.pace = 1.0 if trainer.state.step < 12 else 2.0
+        clock.pace = 1.0 if trainer.state.step < 4 else 2.0
         return False
 
     trainer = trainer_for(tmp_path / "run", config, train=SMALL, stop=tire)
     state = trainer.train()
-    # 12 + 3 * 2 = 18 seconds, 13 of which timed the steps after the first two: 90 seconds at 16 / 13.
-    assert state.horizon == 15 + int(90 / (16 / 13))
+    assert state.horizon == 11 + 45  # 4 + 7 * 2 = 18 seconds are over, and of 120 but for a tenth 90 are left
+    assert state.seconds == 108.0
+
+
+@pytest.mark.parametrize(("warmup_steps", "planned_at"), [(54, 18), (55, 8)])
+def test_a_plan_of_less_than_two_warm_ups_comes_early(
+    tmp_path: Path, clock: FakeClock, warmup_steps: int, planned_at: int
+) -> None:
+    """It raises the rate at once, which is to be little then. 108 steps are planned, from 8 at the least."""
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=warmup_steps, log_every=1)
+    trainer = trainer_for(tmp_path / "run", config, train=SMALL)
+    trainer.train()
+    reports = listener(trainer).reports
+    assert [report["step"] for report in reports if report["horizon"] is None][-1] == planned_at - 1
+    rates = [report["learning_rate"] for report in reports]
+    assert max(rates) == pytest.approx(rates[53], rel=1e-6)
+
+
+def test_a_run_that_is_resumed_shortly_before_its_plan_plans_from_all_that_it_has_done(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=12)
+    first = trainer_for(tmp_path / "run", config, train=SMALL, stop=lambda: first.state.step == 11)
+    with pytest.raises(Interrupted):
+        first.train()
+    clock.pace = 7.0  # of the first step of this sitting, at which it plans
+    again = trainer_for(tmp_path / "run", config, train=SMALL)
+    assert again.resume()
+    assert again.train().horizon == 12 + int(90 / (18 / 12))
 
 
 def test_a_planned_horizon_is_kept_when_training_is_resumed(tmp_path: Path, clock: FakeClock) -> None:
