@@ -106,6 +106,11 @@ class Trainer:
                 self.save()
             if stop and not done:
                 raise Interrupted
+            if done and state.horizon is not None and state.step < state.horizon and self._out_of_time():
+                self.observer.message(
+                    f"training.max_minutes = {self.config.max_minutes:g} are over: stopped at step {state.step:,} of "
+                    f"{state.horizon:,}"
+                )
         return state
 
     def done(self) -> bool:
@@ -117,9 +122,12 @@ class Trainer:
             return True
         if config.max_epochs is not None and state.epoch >= config.max_epochs:
             return True
-        # Where steps fix the horizon, minutes are a limit of their own; where they planned it, they are in it already.
-        out_of_time = config.max_minutes is not None and state.seconds >= 60 * config.max_minutes
-        return config.max_steps is not None and out_of_time
+        return self._out_of_time()
+
+    def _out_of_time(self) -> bool:
+        """Where steps fix the horizon, minutes are a limit of their own; where they planned it, they are in it."""
+        minutes = self.config.max_minutes
+        return minutes is not None and self.config.max_steps is not None and self.state.seconds >= 60 * minutes
 
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.state.validations_since_best

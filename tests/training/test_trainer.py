@@ -813,10 +813,14 @@ def test_a_run_too_slow_for_its_minutes_ends_with_them(tmp_path: Path, clock: Fa
 
 
 def test_minutes_are_a_limit_beside_steps_and_do_not_change_the_horizon(tmp_path: Path, clock: FakeClock) -> None:
-    state = trainer_for(tmp_path / "long", settings(max_minutes=0.5, max_steps=1000), train=SMALL).train()
+    long = trainer_for(tmp_path / "long", settings(max_minutes=0.5, max_steps=1000), train=SMALL)
+    state = long.train()
     assert (state.step, state.horizon) == (30, 1000)
-    state = trainer_for(tmp_path / "short", settings(max_minutes=0.5, max_steps=7), train=SMALL).train()
+    assert listener(long).messages == ["training.max_minutes = 0.5 are over: stopped at step 30 of 1,000"]
+    short = trainer_for(tmp_path / "short", settings(max_minutes=0.5, max_steps=7), train=SMALL)
+    state = short.train()
     assert (state.step, state.horizon) == (7, 7)
+    assert listener(short).messages == []
 
 
 def test_epochs_are_a_limit_alone_and_beside_the_others(tmp_path: Path, clock: FakeClock) -> None:
