@@ -23,6 +23,7 @@ from seq2seq.machine import available_memory, forget_peak, recent_peak_bytes, re
 from seq2seq.model.transformer import Transformer
 from seq2seq.runtime import release_freed_memory
 from seq2seq.text.batching import Indices, Lengths, PiecePairs, plan_epoch
+from seq2seq.training.horizon import time_left
 from seq2seq.training.room import disk_needed
 from seq2seq.training.trainer import Trainer
 
@@ -58,7 +59,7 @@ class Forecast:
             parts.append(f"up to {readable_size(self.memory)}{there} of memory")
         parts.append(f"{readable_size(self.disk)} of disk")
         if self.seconds is not None:
-            parts.append(f"about {_duration(self.seconds)}")
+            parts.append(f"about {_duration(self.seconds)} of training")
         text = f"forecast: {', '.join(parts)}"
         if self.tight:
             text += "; should it be killed, lower training.batch_tokens"
@@ -184,17 +185,17 @@ def check_memory(memory: int, *, resumed: bool) -> None:
 
 
 def training_time(trainer: Trainer, pairs: PiecePairs, batch: Indices, seconds: float) -> float | None:
-    """Seconds that are left, by the time that one batch took; where minutes are the limit, no more than those."""
-    state, config = trainer.state, trainer.config
-    limit = None if config.max_minutes is None else max(0.0, 60 * config.max_minutes - state.seconds)
+    """Seconds that are left: by the speed of a run that is resumed, by its minutes, or by the time of one batch."""
+    config, state = trainer.config, trainer.state
+    if state.step:
+        return time_left(config, state)
     if state.horizon is None:
-        return limit
+        return None if config.max_minutes is None else 60 * config.max_minutes
     tokens, those = (
         sum(int(side[part].sum()) + len(side[part]) for side in (pairs.source_lengths, pairs.target_lengths))
         for part in (slice(None), batch)
     )
-    left = max(0, state.horizon - state.step) / trainer.updates_per_epoch * tokens / those * seconds
-    return left if limit is None else min(left, limit)
+    return time_left(config, state, tokens / those * seconds / trainer.updates_per_epoch)
 
 
 def longest_sentences(texts: list[str], config: Config, threads: int) -> list[int]:

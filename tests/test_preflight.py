@@ -23,6 +23,7 @@ from seq2seq.preflight import (
     foretold,
     largest_batches,
     longest_sentences,
+    training_time,
 )  # fmt: skip
 from seq2seq.recipe import build_config
 from seq2seq.run import Run
@@ -148,21 +149,46 @@ def test_a_resumed_run_is_forecast_by_what_is_left(config: Config, tmp_path: Pat
     with pytest.raises(Interrupted):
         pipeline.train(longer, tmp_path / "run", told, resume=True, stop=stop)
     [forecast] = [text for text in told.messages if text.startswith("forecast: ")]
-    assert "hours" in forecast
+    assert "hours of training" in forecast
+
+
+@pytest.mark.parametrize(
+    ("limits", "fresh", "resumed"),
+    [
+        ({"max_steps": 100}, 200.0, 450.0),
+        ({"max_steps": 100, "max_minutes": 3}, 180.0, 130.0),
+        ({"max_minutes": 10}, 600.0, 490.0),
+        ({"patience": 1}, None, None),
+    ],
+)
+def test_time_is_forecast_by_a_batch_and_then_by_the_speed_so_far(
+    tmp_path: Path, limits: dict[str, float], fresh: float | None, resumed: float | None
+) -> None:
+    """An epoch of two updates takes four seconds by a batch that is all of it; ten steps took five seconds each."""
+    pairs = Copies(20, PIECES)
+    training = TrainingConfig(batch_tokens=10, **limits)
+    sizes = ModelConfig(d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1, num_decoder_layers=1)
+    model = Transformer(sizes, 30, 30, shared=True)
+    trainer = Trainer(Run(tmp_path), training, model, pairs, pairs, None, Listener(), device=torch.device("cpu"))
+    trainer.updates_per_epoch = 2
+    trainer.set_horizon()
+    assert training_time(trainer, pairs, np.arange(20), 4.0) == fresh
+    trainer.state.step, trainer.state.seconds = 10, 50.0
+    assert training_time(trainer, pairs, np.arange(20), 4.0) == resumed
 
 
 def test_a_forecast_that_is_close_says_what_to_do() -> None:
     assert Forecast(1_500_000_000, 8_000_000_000, 30_000_000, 90 * 60).describe() == (
-        "forecast: up to 1.5 GB of 8.0 GB of memory, 30.0 MB of disk, about 90 minutes"
+        "forecast: up to 1.5 GB of 8.0 GB of memory, 30.0 MB of disk, about 90 minutes of training"
     )
     assert Forecast(9_000_000_000, 8_000_000_000, 30_000_000, 20, tight=True).describe() == (
-        "forecast: up to 9.0 GB of 8.0 GB of memory, 30.0 MB of disk, about 20 seconds; should it be killed, lower "
-        "training.batch_tokens"
+        "forecast: up to 9.0 GB of 8.0 GB of memory, 30.0 MB of disk, about 20 seconds of training; should it be "
+        "killed, lower training.batch_tokens"
     )
-    assert Forecast(None, None, 1_000, 7 * 3600).describe() == "forecast: 1.0 kB of disk, about 7.0 hours"
+    assert Forecast(None, None, 1_000, 7 * 3600).describe() == "forecast: 1.0 kB of disk, about 7.0 hours of training"
     assert Forecast(None, None, 1_000, 0.2, splits=3).describe() == (
-        "forecast: 1.0 kB of disk, about 1 second; the largest batches do not fit and will be split "
-        "(training.accumulate=2 does so with all)"
+        "forecast: 1.0 kB of disk, about 1 second of training; the largest batches do not fit and will be "
+        "split (training.accumulate=2 does so with all)"
     )
 
 

@@ -1,10 +1,11 @@
-"""How many steps a training takes: given, or planned once from the minutes that it may take."""
+"""When a training ends: after steps that are given, or planned once from the minutes that it may take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from seq2seq.config import ConfigError, TrainingConfig
+from seq2seq.training.state import TrainingState
 
 # A horizon that is planned from minutes: how much of the time is spent measuring the speed, if the warm-up is as long,
 # and how much is left for validating, saving and averaging. Speeds drift: a moment's says little.
@@ -58,15 +59,49 @@ def plan_from_timings(
     return plan
 
 
-def time_to_plan(minutes: float, seconds: float) -> float:
-    """Seconds that are left for steps when training has taken `seconds` of its minutes."""
-    return max(0.0, (1 - RESERVE_SHARE) * 60 * minutes - seconds)
-
-
 def plan_at_speed(
     config: TrainingConfig, step: int, seconds: float, seconds_per_step: float, updates_per_epoch: int
 ) -> int:
     """The last step that fits into `max_minutes` of training altogether, at the given speed."""
     assert config.max_minutes is not None
-    horizon = step + int(time_to_plan(config.max_minutes, seconds) / seconds_per_step)
+    horizon = step + int(_time_to_plan(config.max_minutes, seconds) / seconds_per_step)
     return horizon if config.max_epochs is None else min(horizon, config.max_epochs * updates_per_epoch)
+
+
+def _time_to_plan(minutes: float, seconds: float) -> float:
+    """Seconds that are left for steps when training has taken `seconds` of its minutes."""
+    return max(0.0, (1 - RESERVE_SHARE) * 60 * minutes - seconds)
+
+
+def at_end(config: TrainingConfig, state: TrainingState) -> bool:
+    """Whether any of the limits is reached."""
+    if state.horizon is not None and state.step >= state.horizon:
+        return True
+    if config.max_epochs is not None and state.epoch >= config.max_epochs:
+        return True
+    return out_of_patience(config, state) or out_of_time(config, state)
+
+
+def out_of_patience(config: TrainingConfig, state: TrainingState) -> bool:
+    """Whether as many validations as `patience` allows were no better than the best."""
+    return 0 < config.patience <= state.validations_since_best
+
+
+def out_of_time(config: TrainingConfig, state: TrainingState) -> bool:
+    """Where steps fix the horizon, minutes are a limit of their own; where they planned it, they are in it."""
+    return config.max_minutes is not None and config.max_steps is not None and state.seconds >= 60 * config.max_minutes
+
+
+def time_left(config: TrainingConfig, state: TrainingState, seconds_per_step: float | None = None) -> float | None:
+    """Seconds until steps or minutes end a training; None where neither does.
+
+    seconds_per_step: how long a step takes; by default as long as those so far. Where minutes have not been turned
+    into steps yet, it is what is left to plan with.
+    """
+    minutes = config.max_minutes
+    if state.horizon is None:
+        return None if minutes is None else _time_to_plan(minutes, state.seconds)
+    pace = state.seconds / max(1, state.step) if seconds_per_step is None else seconds_per_step
+    left = pace * max(0, state.horizon - state.step)
+    # What is planned from minutes may go on for longer; beside a number of steps they are a limit (see `out_of_time`).
+    return left if minutes is None or config.max_steps is None else max(0.0, min(left, 60 * minutes - state.seconds))

@@ -24,7 +24,16 @@ from seq2seq.run import Run, load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, in_order, plan_epoch, updates
 from seq2seq.training.averaging import ranked_steps, regular_steps, score
 from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, not_finite, watch_loss
-from seq2seq.training.horizon import check_end, known_horizon, plan_at_speed, plan_from_timings, time_to_plan
+from seq2seq.training.horizon import (
+    at_end,
+    check_end,
+    known_horizon,
+    out_of_patience,
+    out_of_time,
+    plan_at_speed,
+    plan_from_timings,
+    time_left,
+)
 from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_tensors
 from seq2seq.training.restoring import check_saved_state
 from seq2seq.training.room import check_room
@@ -100,13 +109,13 @@ class Trainer:
                 self._log(rate)
             best = (done or state.step % self.config.validate_every == 0) and self._validate()
             state.seconds = before + time.perf_counter() - started
-            state.finished = done = done or self._out_of_patience()
+            state.finished = done = done or out_of_patience(self.config, state)
             stop = self.stop()
             if best or done or stop or planned or state.step % self.config.save_every == 0:
                 self.save()
             if stop and not done:
                 raise Interrupted
-            if done and state.horizon is not None and state.step < state.horizon and self._out_of_time():
+            if done and state.horizon is not None and state.step < state.horizon and out_of_time(self.config, state):
                 self.observer.message(
                     f"training.max_minutes = {self.config.max_minutes:g} are over: stopped at step {state.step:,} of "
                     f"{state.horizon:,}"
@@ -115,22 +124,7 @@ class Trainer:
 
     def done(self) -> bool:
         """Whether there is nothing left to train, once the horizon is set."""
-        state, config = self.state, self.config
-        if state.horizon is not None and state.step >= state.horizon:
-            return True
-        if self._out_of_patience():
-            return True
-        if config.max_epochs is not None and state.epoch >= config.max_epochs:
-            return True
-        return self._out_of_time()
-
-    def _out_of_time(self) -> bool:
-        """Where steps fix the horizon, minutes are a limit of their own; where they planned it, they are in it."""
-        minutes = self.config.max_minutes
-        return minutes is not None and self.config.max_steps is not None and self.state.seconds >= 60 * minutes
-
-    def _out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.state.validations_since_best
+        return at_end(self.config, self.state)
 
     def _next_update(self) -> list[Indices]:
         state = self.state
@@ -194,15 +188,6 @@ class Trainer:
         if horizon is not None:
             self.state.horizon = horizon
             self.observer.message(f"planned {horizon:,} steps to fit into {self.config.max_minutes:g} minutes")
-
-    def _time_left(self) -> float | None:
-        """Seconds to the horizon, as fast as so far; those that are left to plan with where minutes will set it."""
-        state, minutes = self.state, self.config.max_minutes
-        if state.horizon is None:
-            return None if minutes is None else time_to_plan(minutes, state.seconds)
-        left = state.seconds / state.step * (state.horizon - state.step)
-        # Beside a number of steps minutes are a limit of their own (see `done`).
-        return left if minutes is None or self.config.max_steps is None else min(left, 60 * minutes - state.seconds)
 
     def _settle(self) -> None:
         """Reads what the updates since the last time did: the only place that waits for a GPU."""
@@ -272,7 +257,7 @@ class Trainer:
             "split_batches": state.split_batches,
         }
         self.run.append_metrics(record)
-        self.observer.progress({**record, "horizon": state.horizon, "time_left": self._time_left()})
+        self.observer.progress({**record, "horizon": state.horizon, "time_left": time_left(self.config, state)})
         self._since_log = Window()
 
     def _validate(self) -> bool:
