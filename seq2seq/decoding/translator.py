@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,11 @@ import torch
 
 from seq2seq.config import DecodingConfig
 from seq2seq.decoding.alignment import Links, align, check_heads
-from seq2seq.decoding.beam import Choice, beam_search, greedy_search, grow, most_probable
-from seq2seq.decoding.constraints import Constraints
+from seq2seq.decoding.beam import Choice, grow, most_probable
 from seq2seq.decoding.demands import Demands
-from seq2seq.decoding.diverse import Others, alternatives, scored_again
 from seq2seq.decoding.engine import scorer_for
 from seq2seq.decoding.ensemble import EnsembleScorer
-from seq2seq.decoding.hypotheses import Hypothesis, Penalty
+from seq2seq.decoding.hypotheses import Hypothesis
 from seq2seq.decoding.options import (
     Normalization,
     Options,
@@ -29,8 +26,9 @@ from seq2seq.decoding.options import (
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.decoding.results import result_of, texts_of
-from seq2seq.decoding.sampling import drawing, sample, sentence_seed
-from seq2seq.decoding.scoring import longest_output, score_lines, score_pieces
+from seq2seq.decoding.sampling import drawing, sentence_seed
+from seq2seq.decoding.scoring import longest_output, score_lines
+from seq2seq.decoding.searching import BatchSearch, Line, penalty_of
 from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
@@ -43,19 +41,8 @@ from seq2seq.workers import Workers
 __all__ = ["Options", "Score", "Translation", "TranslationResult", "Translator"]
 
 MAX_LOGITS = 1 << 24  # hypotheses times vocabulary in one batch: 64 MB in float32
-DRAWS_A_LINE = 2**16  # seeds that a line has for its draws
 
 AnyRun = str | Path | Run
-
-
-@dataclass(frozen=True)
-class _Line:
-    """What a line asks for, in pieces: its source, a forced beginning, and whether a new word must follow that."""
-
-    source: np.ndarray[tuple[int], np.dtype[np.int32]]
-    prefix: list[int]
-    new_word: bool
-    limit: int  # pieces of its output, end-of-sentence included
 
 
 class Translator:
@@ -164,7 +151,7 @@ class Translator:
         options = self.check(options or Options())
         demands = Demands(options, self.tokenizer, self.device)
         pairs = ((line, options.prefix) for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
-        return in_windows(pairs, lambda window, start: self._window(window, start, options, demands))
+        return in_windows(pairs, lambda window, start: self._window(window, start, demands))
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
@@ -229,7 +216,7 @@ class Translator:
 
         Of the options, length_penalty and length_normalization count.
         """
-        penalty = _penalty(self.check(options or Options()))
+        penalty = penalty_of(self.check(options or Options()))
         return in_windows(
             pairs,
             lambda window, start: score_lines(
@@ -237,23 +224,22 @@ class Translator:
             ),
         )
 
-    def _window(
-        self, lines: list[tuple[str, str]], start: int, options: Options, demands: Demands
-    ) -> list[TranslationResult]:
+    def _window(self, lines: list[tuple[str, str]], start: int, demands: Demands) -> list[TranslationResult]:
         """Translates lines that are sorted by length and cut into batches; `start` is the number of the first."""
         asked = self._ask(lines, start, demands)
         found: list[tuple[Hypothesis, ...]] = [()] * len(lines)
+        batch_search = BatchSearch(self.scorer, self.models, demands, self.config.batch_tokens)
 
         def search(indices: list[int]) -> list[list[Hypothesis]]:
-            return self._search([asked[i] for i in indices], [start + i for i in indices], options, demands)
+            return batch_search([asked[i] for i in indices], [start + i for i in indices])
 
-        batches = list(self._batches(np.array([len(line.source) for line in asked]), options))
+        batches = list(self._batches(np.array([len(line.source) for line in asked]), demands.options))
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         with Workers(min(threads, max(1, len(batches)))) as workers:
             for indices, hypotheses in zip(batches, workers.map(search, batches), strict=True):
                 for index, best in zip(indices, hypotheses, strict=True):
                     found[index] = tuple(best)
-        links = self._align(asked, found) if options.alignments else None
+        links = self._align(asked, found) if demands.options.alignments else None
         return [
             result_of(
                 start + number,
@@ -267,7 +253,7 @@ class Translator:
             for number, (line, _) in enumerate(lines)
         ]
 
-    def _ask(self, lines: list[tuple[str, str]], start: int, demands: Demands) -> list[_Line]:
+    def _ask(self, lines: list[tuple[str, str]], start: int, demands: Demands) -> list[Line]:
         longest, field = self.config.max_source_length, "decoding.max_source_length"
         if self._longest_output() - 1 < longest:
             longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
@@ -287,7 +273,7 @@ class Translator:
                     prefix=prefix,
                 )
             asked.append(
-                _Line(
+                Line(
                     np.array(pieces, dtype=np.int32),
                     forced,
                     prefix[-1:].isspace(),
@@ -319,101 +305,10 @@ class Translator:
             yield order[start : start + size]
             start += size
 
-    def _search(
-        self, lines: list[_Line], numbers: list[int], options: Options, demands: Demands
-    ) -> list[list[Hypothesis]]:
-        """Hypotheses for a batch of lines, best first; numbers: of the lines, from 0."""
-        source, limits = pad([line.source for line in lines], end=EOS).to(self.device), [line.limit for line in lines]
-        constraints = self._constraints(lines, demands)
-        if options.sample:
-            return self._sample(source, limits, numbers, options, constraints)
-        if options.diverse:
-            return self._alternatives(source, lines, options, demands)
-        penalty = _penalty(options)
-        assert options.beam_size is not None
-        if options.beam_size == 1:
-            best = greedy_search(
-                self.scorer, source, limits, length_penalty=penalty.alpha, length_normalization=penalty.normalization,
-                constraints=constraints,
-            )  # fmt: skip
-            return [[one] for one in best]
-        return self._beam(source, limits, options, constraints, options.n_best)
-
-    def _beam(
-        self, source: torch.Tensor, limits: list[int], options: Options, constraints: Constraints | None, n_best: int
-    ) -> list[list[Hypothesis]]:
-        penalty = _penalty(options)
-        assert options.beam_size is not None
-        return beam_search(
-            self.scorer, source, limits, beam_size=options.beam_size, length_penalty=penalty.alpha, n_best=n_best,
-            length_normalization=penalty.normalization, constraints=constraints,
-        )  # fmt: skip
-
-    @staticmethod
-    def _constraints(
-        lines: list[_Line], demands: Demands, others: list[list[list[int]]] | None = None
-    ) -> Constraints | None:
-        return demands.constraints([line.prefix for line in lines], [line.new_word for line in lines], others)
-
-    def _sample(
-        self,
-        source: torch.Tensor,
-        limits: list[int],
-        numbers: list[int],
-        options: Options,
-        constraints: Constraints | None,
-    ) -> list[list[Hypothesis]]:
-        # Draw d of line i has a seed of its own, whatever batch the line is in and whatever else is asked for.
-        draws, penalty = options.n_best, _penalty(options)
-        drawn = sample(
-            self.scorer,
-            source,
-            limits,
-            seeds=[
-                sentence_seed(options.seed, line * DRAWS_A_LINE + draw) for line in numbers for draw in range(draws)
-            ],
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            length_penalty=penalty.alpha,
-            length_normalization=penalty.normalization,
-            draws=draws,
-            constraints=constraints,
-        )
-        groups = [drawn[i : i + draws] for i in range(0, len(drawn), draws)]
-        return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
-
-    def _alternatives(
-        self, source: torch.Tensor, lines: list[_Line], options: Options, demands: Demands
-    ) -> list[list[Hypothesis]]:
-        """Different translations of each line, best first."""
-        limits = [line.limit for line in lines]
-        assert options.beam_size is not None
-        beam_size = options.beam_size
-
-        def search(others: Others | None) -> list[list[Hypothesis]]:
-            return self._beam(source, limits, options, self._constraints(lines, demands, others), beam_size)
-
-        def text(pieces: Sequence[int]) -> str:
-            return texts_of(self.tokenizer, [pieces])[0]
-
-        found = alternatives(options.diverse, len(lines), search, text)
-        sources = [line.source.tolist() for line, own in zip(lines, found, strict=True) for _ in own]
-        flat = [one for own in found for one in own]
-        outputs = [[*one.pieces, EOS] if one.ended else list(one.pieces) for one in flat]
-        logs = score_pieces(self.models, sources, outputs, self.config.batch_tokens)
-        again = iter(scored_again(flat, logs, _penalty(options)))
-        return [sorted((next(again) for _ in own), key=lambda one: -one.score) for own in found]
-
-    def _align(self, asked: list[_Line], found: list[tuple[Hypothesis, ...]]) -> list[list[Links]]:
+    def _align(self, asked: list[Line], found: list[tuple[Hypothesis, ...]]) -> list[list[Links]]:
         sources = [line.source.tolist() for line in asked]
         outputs = [[list(one.pieces) for one in hypotheses] for hypotheses in found]
         return align(self.models, self.tokenizer, self.config, sources, outputs)
-
-
-def _penalty(options: Options) -> Penalty:
-    assert options.length_penalty is not None and options.length_normalization is not None
-    return Penalty(options.length_penalty, options.length_normalization)
 
 
 def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:
