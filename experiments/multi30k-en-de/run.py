@@ -63,15 +63,15 @@ def settings_of(run: Path) -> dict[str, Any]:
     return changed
 
 
-def measure(name: str, run: Path) -> dict[str, Any]:
-    """Benchmarks a finished run on both test sets."""
+def measure(name: str, run: Path, search: list[str]) -> dict[str, Any]:
+    """Benchmarks a finished run on both test sets. search: options of the benchmark."""
     recipe = RECIPES[name]
     scores = {}
     for test in TESTS:
         source, reference = (str(DATA / recipe.files.format(test, language)) for language in ("en", "de"))
         report = run / f"{test}.json"
         command = ["benchmark", str(run), "--source", source, "--reference", reference, "--tokenize", recipe.tokenize]
-        seq2seq(*command, "--beam-size", "5", "--json", str(report), "--output", str(run / test))
+        seq2seq(*command, *search, "--json", str(report), "--output", str(run / test))
         result = json.loads(report.read_text(encoding="utf-8"))
         scores[test] = {
             metric: {key: score[key] for key in ("value", "low", "high", "signature")}
@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--run-dir", type=Path, help="measure this finished run instead of training (with --only)")
+    parser.add_argument("--beam-size", type=int, default=5)
+    parser.add_argument("--length-penalty", type=float, help="alpha; by default the run's own")
     parser.add_argument("--label", help="what the results are called, before the seed")
     arguments = parser.parse_args()
     for name in [arguments.only] if arguments.only else list(RECIPES):
@@ -101,6 +103,9 @@ def main() -> None:
             began = time.monotonic()
             seq2seq("train", str(RECIPES[name].config), "--run-dir", str(run), "--overwrite", *options)
             seconds = round(time.monotonic() - began, 1)
+        search = ["--beam-size", str(arguments.beam_size)]
+        if arguments.length_penalty is not None:
+            search += ["--length-penalty", str(arguments.length_penalty)]
         info = json.loads((run / "model.json").read_text(encoding="utf-8"))
         results_path = HERE / "results.json"
         results = json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else {}
@@ -112,7 +117,8 @@ def main() -> None:
             "parameters": info["num_parameters"],
             "training": info["training"],
             "validation": info["validation"],
-            "test": measure(name, run),
+            "search": " ".join(search),
+            "test": measure(name, run, search),
         }
         results_path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
