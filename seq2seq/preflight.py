@@ -41,7 +41,7 @@ class MemoryForecastError(UserError):
 class Forecast:
     """memory: bytes at most, None where the system does not tell; available: what there is for it.
 
-    disk: bytes of the run folder. seconds: of training, None where no number of steps is planned yet. tight: the
+    disk: bytes of the run folder. seconds: of training, None where neither steps nor minutes end it. tight: the
     process may be killed. splits: how often a GPU had to split the largest batches.
     """
 
@@ -158,7 +158,7 @@ def foretold(peaks: list[tuple[int, int]], count: int) -> int:
 def _to_come(trainer: Trainer) -> int:
     """What the first steps and the end add: moments of Adam, gradients of several micro-batches, averaged weights."""
     weights = tensor_bytes(trainer.model.state_dict())
-    moments = 0 if trainer.updater.optimizer.state else 2
+    moments = 0 if any(optimizer.state for optimizer in trainer.updater.optimizers) else 2
     return weights * (moments + (trainer.config.accumulate > 1) + 2)
 
 
@@ -185,12 +185,10 @@ def check_memory(memory: int, *, resumed: bool) -> None:
 
 
 def training_time(trainer: Trainer, pairs: PiecePairs, batch: Indices, seconds: float) -> float | None:
-    """Seconds that are left: by the speed of a run that is resumed, by its minutes, or by the time of one batch."""
+    """Seconds that are left: by the speed of a run that is resumed as it was, otherwise by the time of one batch."""
     config, state = trainer.config, trainer.state
-    if state.step:
+    if state.step and not trainer.changed:
         return time_left(config, state)
-    if state.horizon is None:
-        return None if config.max_minutes is None else 60 * config.max_minutes
     tokens, those = (
         sum(int(side[part].sum()) + len(side[part]) for side in (pairs.source_lengths, pairs.target_lengths))
         for part in (slice(None), batch)

@@ -1,4 +1,5 @@
-"""Parts of the work done at once, each in a thread of its own: parts of a training batch, batches of a translation.
+"""Parts of the work done at once, each in a thread of its own: parts of a training batch, shares of the parameters,
+batches of a translation.
 
 At translation's sizes most operations are too small to be worth dividing among cores: two threads inside of each
 operation gain a third, two parts side by side nearly double the speed. torch gives up Python's lock inside its

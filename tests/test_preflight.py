@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import random
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_a_resumed_run_is_forecast_by_what_is_left(config: Config, tmp_path: Pat
     [
         ({"max_steps": 100}, 200.0, 450.0),
         ({"max_steps": 100, "max_minutes": 3}, 180.0, 130.0),
-        ({"max_minutes": 10}, 600.0, 490.0),
+        ({"max_minutes": 10}, 540.0, 490.0),
         ({"patience": 1}, None, None),
     ],
 )
@@ -175,6 +176,9 @@ def test_time_is_forecast_by_a_batch_and_then_by_the_speed_so_far(
     assert training_time(trainer, pairs, np.arange(20), 4.0) == fresh
     trainer.state.step, trainer.state.seconds = 10, 50.0
     assert training_time(trainer, pairs, np.arange(20), 4.0) == resumed
+    trainer.changed = True  # a faster machine: no longer five seconds a step
+    if trainer.state.horizon is not None:
+        assert training_time(trainer, pairs, np.arange(20), 4.0) == min(90 * 2.0, resumed or math.inf)
 
 
 def test_a_forecast_that_is_close_says_what_to_do() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 
 from rows import BASE, ROWS, Row
 
+from seq2seq.files import write_atomic
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RECIPE = HERE.parent / "multi30k-en-de" / "lowercase.toml"
@@ -39,7 +41,8 @@ def read_results() -> dict[str, Any]:
 def train(row: Row, run: Path, seed: int, max_steps: int) -> dict[str, Any]:
     """Trains and scores one row. Perplexity is that of the last weights, before averaging."""
     if not (run / "model.json").exists():
-        common = (f"training.seed={seed}", f"training.max_steps={max_steps}", f"training.validate_every={max_steps}")
+        common = (f"training.seed={seed}", f"training.max_steps={max_steps}", f"training.validate_every={max_steps}",
+                  "training.num_threads=1")  # fmt: skip
         options = [part for setting in (*common, *row.settings) for part in ("--set", setting)]
         seq2seq("train", str(RECIPE), "--run-dir", str(run), "--overwrite", *options)
     info = json.loads((run / "model.json").read_text(encoding="utf-8"))
@@ -129,8 +132,8 @@ def main() -> None:
         run = ROOT / "runs" / "table3" / f"{row.name}-{arguments.max_steps}-{arguments.seed}"
         result = train(row, run, arguments.seed, arguments.max_steps)
         results = read_results() | {row.name: result}  # anew: others may have finished meanwhile
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (HERE / "table.md").write_text(table(results), encoding="utf-8")
+        write_atomic(RESULTS, (json.dumps(results, indent=2) + "\n").encode())
+        write_atomic(HERE / "table.md", table(results).encode())
         draw(results)
     print(table(read_results()))
 

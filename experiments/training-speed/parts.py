@@ -121,14 +121,18 @@ class PartClock:
     def _waited(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def watched(*arguments: Any, **options: Any) -> Any:
+            if not self._watching():
+                return function(*arguments, **options)
+            self.lap(OPTIMIZER)  # this thread's share of adding up; the way back has had its lap
             result = function(*arguments, **options)
-            if self._watching():
-                self.lap(WAITING)
+            self.lap(WAITING)
             return result
 
         return watched
 
     def _optimized(self, *_: object) -> None:
+        if threading.get_ident() != self.thread:  # another thread's share
+            return
         self.lap(OPTIMIZER)
         self.step += 1
 

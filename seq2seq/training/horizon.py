@@ -93,7 +93,7 @@ def out_of_time(config: TrainingConfig, state: TrainingState) -> bool:
 
 
 def time_left(config: TrainingConfig, state: TrainingState, seconds_per_step: float | None = None) -> float | None:
-    """Seconds until steps or minutes end a training; None where neither does.
+    """Seconds until steps or minutes end a training; None where neither does. Epochs beside them do not count.
 
     seconds_per_step: how long a step takes; by default as long as those so far. Where minutes have not been turned
     into steps yet, it is what is left to plan with.

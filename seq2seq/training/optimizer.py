@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +35,10 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int 
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def build_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam with the paper's coefficients; decoupled weight decay where configured, not on vectors."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    matrices = [p for p in parameters if p.dim() > 1]
+    vectors = [p for p in parameters if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -46,19 +47,26 @@ def build_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.adam_epsilon, fused=True)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name, as plain tensors: `NAME/exp_avg`, `NAME/exp_avg_sq`, `NAME/step`."""
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module) -> dict[str, Tensor]:
+    """The state of the optimizers that share a model's parameters, by their names, as plain tensors.
+
+    `NAME/exp_avg`, `NAME/exp_avg_sq` and `NAME/step`, whoever has the parameter.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}/{key}"] = value.detach().clone()
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{name}/{key}"] = value.detach().clone()
     return tensors
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    optimizers: Sequence[torch.optim.Optimizer], model: nn.Module, tensors: dict[str, Tensor]
+) -> None:
     """Puts back what `optimizer_tensors` gave. Raises ValueError where a parameter's state is missing or misshapen."""
     if not tensors:  # saved before the first step that was not skipped
         return
+    owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         state = {}
         for key in ("exp_avg", "exp_avg_sq", "step"):
@@ -71,4 +79,4 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
                     f"optimizer state {name}/{key} has shape {tuple(value.shape)}, not {tuple(shape)}, or no fractions"
                 )
             state[key] = value.to(parameter.device, copy=True)
-        optimizer.state[parameter] = state
+        owners[parameter].state[parameter] = state

@@ -11,7 +11,7 @@ from seq2seq.errors import UserError
 
 # What a run's state and log say about the clock: the only parts that differ between two runs of one configuration.
 TIMINGS = frozenset({"seconds", "metrics_size", "target_tokens_per_second", "validation_seconds"})
-STATE_FORMAT = 3  # raised whenever a resumed run would not go on as the one that was saved
+STATE_FORMAT = 4  # raised whenever a resumed run would not go on as the one that was saved
 
 
 class TrainingError(UserError):

@@ -78,6 +78,7 @@ class Trainer:
         self._plan: list[list[Indices]] = []
         self._planned_epoch = -1
         self._since_log = Window()
+        self.changed = False  # whether it was resumed with another device, precision, number of threads, torch
 
     # The loop
 
@@ -305,7 +306,7 @@ class Trainer:
                 rate = learning_rate(config, self.model.config.d_model, state.step, state.horizon)
                 raise self._failure(f"step {state.step}: {explosion(state, rate)}")
             return
-        optimizer = optimizer_tensors(self.updater.optimizer, self.model)
+        optimizer = optimizer_tensors(self.updater.optimizers, self.model)
         self._check_finite("the weights of", self.model.state_dict())
         self._check_finite("the optimizer's", optimizer)
         state.metrics_size = self.run.sync_metrics()
@@ -344,7 +345,7 @@ class Trainer:
         self._since_log = Window(values.get("since_log"))
         load_weights(self.model, checkpoint.model_tensors(), str(checkpoint.path / MODEL))
         try:
-            load_optimizer_tensors(self.updater.optimizer, self.model, checkpoint.optimizer_tensors())
+            load_optimizer_tensors(self.updater.optimizers, self.model, checkpoint.optimizer_tensors())
         except ValueError as error:
             raise TrainingError(f"{checkpoint.path / OPTIMIZER}: damaged: {error}") from None
         self.run.cut_metrics(self.state.metrics_size)
@@ -372,6 +373,7 @@ class Trainer:
         ]
         if changed:
             self.observer.message(f"resuming with {', '.join(changed)}: not bit for bit what it would have been")
+        self.changed = bool(changed)
         self.state.environment = now
 
 

@@ -41,7 +41,11 @@ Sums = tuple[Tensor, Tensor, list[Tensor]]  # of the loss, of -log p, and the gr
 
 
 class Updater:
-    """Holds the optimizer of a model and the workers that compute its gradients.
+    """Holds the workers that compute a model's gradients, and the optimizer of each worker's share of the parameters.
+
+    After the gradients, too, each worker does its share on its own. Where all threads are inside of each operation,
+    some hundred small ones an update, they wait for each other at every one when other work takes the cores; so they
+    do where there are fewer workers than threads.
 
     A part of a batch for which a GPU's memory is too small is halved, as often as it takes; so are, from then on, parts
     that are as large. `splits` counts the halvings. The gradient stays that of the mean loss over all target tokens.
@@ -50,9 +54,10 @@ class Updater:
     def __init__(self, config: TrainingConfig, model: Transformer, device: torch.device) -> None:
         self.config, self.model, self.device = config, model, device
         self.parameters = list(model.parameters())
-        self.optimizer = build_optimizer(config, model)
         threads = torch.get_num_threads()
         self.workers = Workers(choose_workers(config.workers, threads, config.micro_batch_tokens, device))
+        self.shares = shares([parameter.numel() for parameter in self.parameters], self.workers.count)
+        self.optimizers = [build_optimizer(config, [self.parameters[i] for i in share]) for share in self.shares]
         self.splits = 0
         self.too_many: int | None = None  # tokens of the smallest part that did not fit
 
@@ -67,13 +72,11 @@ class Updater:
         loss, nll = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         gradients: list[Tensor] = []
         for number, indices in enumerate(micro_batches):
-            for part_loss, part_nll, part_gradients in self._micro_batch(pairs, indices, tokens, step, number):
-                loss += part_loss
-                nll += part_nll
-                if gradients:
-                    torch._foreach_add_(gradients, part_gradients)
-                else:
-                    gradients = part_gradients
+            parts = self._micro_batch(pairs, indices, tokens, step, number)
+            loss += sum(part_loss for part_loss, _, _ in parts)
+            nll += sum(part_nll for _, part_nll, _ in parts)
+            gradients = self._sum([*([gradients] if gradients else []), *(part for _, _, part in parts)])
+            del parts  # before the next ones are computed: they are as large as the weights
         norm, finite = self._step(gradients, loss, rate)
         return Step(loss, nll, norm, finite, tokens, self.splits - before)
 
@@ -131,21 +134,52 @@ class Updater:
         gradients = torch.autograd.grad(loss / tokens, self.parameters, materialize_grads=True)
         return loss.detach(), nll, list(gradients)
 
+    def _sum(self, gradients: list[list[Tensor]]) -> list[Tensor]:
+        """The sum of gradients of all parameters, in the place of the first."""
+        first, *others = gradients
+
+        def add(share: list[int]) -> None:
+            for other in others:
+                torch._foreach_add_([first[i] for i in share], [other[i] for i in share])
+
+        if others:
+            self.workers.run([partial(add, share) for share in self.shares])
+        return first
+
     def _step(self, gradients: list[Tensor], loss: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """The norm of the gradient, before it is clipped, and whether Adam's step was taken, 0 or 1."""
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.config.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+
+        def norm_of(share: list[int]) -> Tensor:
+            return torch.nn.utils.get_total_norm([gradients[i] for i in share])
+
+        norms = self.workers.run([partial(norm_of, share) for share in self.shares])
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         finite = (torch.isfinite(norm) & torch.isfinite(loss)).float()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        # What a gradient scaler sets, too: the fused optimizer then leaves weights and moments as they are.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, 1.0 - finite  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        found_inf = 1.0 - finite
+
+        def take(share: list[int], optimizer: torch.optim.Optimizer) -> None:
+            parameters = [self.parameters[i] for i in share]
+            for i, parameter in zip(share, parameters, strict=True):
+                parameter.grad = gradients[i]
+            if self.config.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            # What a gradient scaler sets, too: the fused optimizer then leaves weights and moments as they are.
+            optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        self.workers.run([partial(take, *pair) for pair in zip(self.shares, self.optimizers, strict=True)])
         return norm, finite
+
+
+def shares(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Numbers of tensors of the given sizes in at most `count` shares, none empty, that are about as large."""
+    found: list[list[int]] = [[] for _ in range(min(count, len(sizes)))]
+    for number in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        min(found, key=lambda share: sum(sizes[i] for i in share)).append(number)
+    return [sorted(share) for share in found if share]
 
 
 def batch_losses(model: Transformer, batch: Batch, smoothing: float, r_drop: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -150,17 +150,18 @@ def test_stopped_in_the_midst_of_an_explosion_it_goes_back_to_before(
 @pytest.mark.parametrize("broken", ["weights", "optimizer"])
 def test_what_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     trainer = trainer_for(tmp_path / "run")
-    step = trainer.updater.optimizer.step
+    [optimizer] = trainer.updater.optimizers
+    step = optimizer.step
 
     def spoiled(*arguments: Any) -> Any:
         done = step(*arguments)
         if trainer.state.step == 10:
             parameter = next(trainer.model.parameters())
-            spoil = parameter if broken == "weights" else trainer.updater.optimizer.state[parameter]["exp_avg_sq"]
+            spoil = parameter if broken == "weights" else optimizer.state[parameter]["exp_avg_sq"]
             spoil.data.view(-1)[0] = math.inf
         return done
 
-    monkeypatch.setattr(trainer.updater.optimizer, "step", spoiled)
+    monkeypatch.setattr(optimizer, "step", spoiled)
     with pytest.raises(TrainingError, match=rf"step 10: the {broken}.* not finite, and not saved.*from step 5"):
         trainer.train()
     assert [checkpoint.step for checkpoint in trainer.run.checkpoints()] == [5]

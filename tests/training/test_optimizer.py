@@ -116,7 +116,7 @@ def step(model: Small, optimizer: torch.optim.Optimizer, seed: int, rate: float 
 
 def test_updates_are_those_of_adam_with_the_papers_coefficients() -> None:
     model, twin = Small(), Small()
-    ours = build_optimizer(TrainingConfig(), model)
+    ours = build_optimizer(TrainingConfig(), list(model.parameters()))
     theirs = torch.optim.Adam(twin.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-9)
     for number in range(5):
         step(model, ours, number)
@@ -128,7 +128,7 @@ def test_updates_are_those_of_adam_with_the_papers_coefficients() -> None:
 def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone() -> None:
     model = Small()
     matrix, vector = model.matrix.detach().clone(), model.vector.detach().clone()
-    optimizer = build_optimizer(TrainingConfig(weight_decay=0.5), model)
+    optimizer = build_optimizer(TrainingConfig(weight_decay=0.5), list(model.parameters()))
     for group in optimizer.param_groups:
         group["lr"] = 0.1
     for parameter in model.parameters():
@@ -140,52 +140,52 @@ def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone() -> None:
 
 def test_the_state_goes_through_tensors_and_back_exactly() -> None:
     model, twin = Small(), Small(seed=9)
-    optimizer, other = build_optimizer(TrainingConfig(), model), build_optimizer(TrainingConfig(), twin)
+    optimizer, other = (build_optimizer(TrainingConfig(), list(one.parameters())) for one in (model, twin))
     for number in range(3):
         step(model, optimizer, number)
-    tensors = optimizer_tensors(optimizer, model)
+    tensors = optimizer_tensors([optimizer], model)
     assert set(tensors) == {
         f"{name}/{key}" for name in ("matrix", "vector") for key in ("exp_avg", "exp_avg_sq", "step")
     }
     twin.load_state_dict(model.state_dict())
-    load_optimizer_tensors(other, twin, tensors)
+    load_optimizer_tensors([other], twin, tensors)
     for number in range(3, 6):
         step(model, optimizer, number)
         step(twin, other, number)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
-    after, others = optimizer_tensors(optimizer, model), optimizer_tensors(other, twin)
+    after, others = optimizer_tensors([optimizer], model), optimizer_tensors([other], twin)
     assert all(torch.equal(after[name], others[name]) for name in after)
     assert not all(torch.equal(after[name], tensors[name]) for name in after), "tensors are copies, not views"
 
 
 def test_before_the_first_step_there_is_no_state() -> None:
     model = Small()
-    optimizer = build_optimizer(TrainingConfig(), model)
-    assert optimizer_tensors(optimizer, model) == {}
-    load_optimizer_tensors(optimizer, model, {})
+    optimizer = build_optimizer(TrainingConfig(), list(model.parameters()))
+    assert optimizer_tensors([optimizer], model) == {}
+    load_optimizer_tensors([optimizer], model, {})
     step(model, optimizer, 1)
-    assert optimizer_tensors(optimizer, model)
+    assert optimizer_tensors([optimizer], model)
 
 
 def test_state_that_is_missing_or_misshapen_is_refused() -> None:
     model = Small()
-    optimizer = build_optimizer(TrainingConfig(), model)
+    optimizer = build_optimizer(TrainingConfig(), list(model.parameters()))
     step(model, optimizer, 1)
-    good = optimizer_tensors(optimizer, model)
+    good = optimizer_tensors([optimizer], model)
     for missing in good:
         bad = {name: tensor for name, tensor in good.items() if name != missing}
         name, _, key = missing.partition("/")
         with pytest.raises(ValueError, match=f"state of {name} lacks {key}"):
-            load_optimizer_tensors(build_optimizer(TrainingConfig(), model), model, bad)
+            load_optimizer_tensors([build_optimizer(TrainingConfig(), list(model.parameters()))], model, bad)
     for name in ("matrix/exp_avg", "vector/exp_avg_sq"):
         with pytest.raises(ValueError, match=rf"{name} has shape \(2, 2\)"):
-            load_optimizer_tensors(optimizer, model, {**good, name: torch.zeros(2, 2)})
+            load_optimizer_tensors([optimizer], model, {**good, name: torch.zeros(2, 2)})
 
 
 def test_state_that_lacks_a_whole_parameter_is_refused() -> None:
     model = Small()
-    optimizer = build_optimizer(TrainingConfig(), model)
+    optimizer = build_optimizer(TrainingConfig(), list(model.parameters()))
     step(model, optimizer, 1)
-    only_one = {name: tensor for name, tensor in optimizer_tensors(optimizer, model).items() if "vector" not in name}
+    only_one = {name: tensor for name, tensor in optimizer_tensors([optimizer], model).items() if "vector" not in name}
     with pytest.raises(ValueError, match="state of vector lacks"):
-        load_optimizer_tensors(optimizer, model, only_one)
+        load_optimizer_tensors([optimizer], model, only_one)

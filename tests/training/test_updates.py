@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,8 +25,8 @@ from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad
 from seq2seq.training.loss import ROW_UNIT
-from seq2seq.training.optimizer import optimizer_tensors
-from seq2seq.training.updates import Step, Updater
+from seq2seq.training.optimizer import load_optimizer_tensors, optimizer_tensors
+from seq2seq.training.updates import Step, Updater, shares
 from seq2seq.workers import Workers
 
 VOCABULARY = 20
@@ -112,7 +115,7 @@ def first_update(
     model.compute_dtype = dtype
     with updater_for(model, **values) as updater:
         step = updater.update(PAIRS, micro_batches, number, rate)
-        return Taken(step, copy.deepcopy(model.state_dict()), optimizer_tensors(updater.optimizer, model))
+        return Taken(step, copy.deepcopy(model.state_dict()), optimizer_tensors(updater.optimizers, model))
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -177,6 +180,50 @@ def test_accumulated_micro_batches_are_one_batch(workers: int) -> None:
     assert float(accumulated.step.loss) == pytest.approx(float(whole.step.loss), rel=1e-6)
     assert float(accumulated.step.nll) == pytest.approx(float(whole.step.nll), rel=1e-6)
     assert accumulated.step.tokens == whole.step.tokens
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.integers(1, 40))
+def test_shares_have_every_tensor_once_and_are_about_as_large(sizes: list[int], count: int) -> None:
+    found = shares(sizes, count)
+    assert sorted(number for share in found for number in share) == list(range(len(sizes)))
+    assert len(found) == min(count, len(sizes)) and all(found)
+    loads = sorted(sum(sizes[i] for i in share) for share in found)
+    assert loads[-1] - loads[0] <= max(sizes)
+
+
+def test_each_worker_does_its_share_of_adam_with_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation that is divided among threads waits for all of them, which other work may have put off."""
+    done: list[tuple[int, int]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW) -> None:
+        done.append((threading.get_ident(), torch.get_num_threads()))
+        meeting.wait()
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    meeting = threading.Barrier(2, timeout=60)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first_update(workers=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert len({thread for thread, _ in done}) == 2 and [threads for _, threads in done] == [1, 1]
+
+
+def test_another_number_of_workers_goes_on_with_the_moments_of_all_parameters() -> None:
+    saved = first_update(workers=3)
+    model = build_model()
+    model.load_state_dict(saved.weights)
+    with updater_for(model, workers=2) as updater:
+        load_optimizer_tensors(updater.optimizers, model, saved.adam)
+        assert equal(optimizer_tensors(updater.optimizers, model), saved.adam)
+        updater.update(PAIRS, EVERYTHING, 2, 0.01)
+        after = optimizer_tensors(updater.optimizers, model)
+    assert after.keys() == saved.adam.keys()
+    assert all(int(value) == 2 for name, value in after.items() if name.endswith("/step"))
 
 
 def test_workers_without_a_sentence_are_left_out() -> None:
@@ -314,7 +361,7 @@ def test_every_update_has_a_rate_of_its_own() -> None:
         updater.update(PAIRS, EVERYTHING, 3, 0.01)
         assert not equal(model.state_dict(), between)
         assert {
-            int(value) for name, value in optimizer_tensors(updater.optimizer, model).items() if "/step" in name
+            int(value) for name, value in optimizer_tensors(updater.optimizers, model).items() if "/step" in name
         } == {3}
 
 
@@ -399,18 +446,18 @@ def test_an_update_that_is_not_finite_changes_nothing(
     with updater_for(model, **values) as updater, updater_for(never, **values) as undisturbed:
         for both in (updater, undisturbed):
             assert float(both.update(PAIRS, good, 1, 0.01).finite) == 1.0
-        weights, adam = copy.deepcopy(model.state_dict()), optimizer_tensors(updater.optimizer, model)
+        weights, adam = copy.deepcopy(model.state_dict()), optimizer_tensors(updater.optimizers, model)
         broken = updater.update(PAIRS, micro_batches, 2, 0.01)
         assert float(broken.finite) == 0.0
         assert math.isfinite(float(broken.loss)) == (spoil is spoil_gradient)
         assert equal(model.state_dict(), weights)
-        assert equal(optimizer_tensors(updater.optimizer, model), adam)
+        assert equal(optimizer_tensors(updater.optimizers, model), adam)
         # And training goes on as if it had never been.
         for both in (updater, undisturbed):
             assert float(both.update(PAIRS, good, 3, 0.01).finite) == 1.0
         assert equal(model.state_dict(), never.state_dict())
         assert not equal(model.state_dict(), weights)
-        assert equal(optimizer_tensors(updater.optimizer, model), optimizer_tensors(undisturbed.optimizer, never))
+        assert equal(optimizer_tensors(updater.optimizers, model), optimizer_tensors(undisturbed.optimizers, never))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -421,7 +468,7 @@ def test_the_first_update_may_be_the_one_that_is_not_finite(monkeypatch: pytest.
     with updater_for(model, workers=workers) as updater:
         assert float(updater.update(PAIRS, EVERYTHING, 1, 0.01).finite) == 0.0
         assert equal(model.state_dict(), before)
-        assert not any(value.any() for value in optimizer_tensors(updater.optimizer, model).values())
+        assert not any(value.any() for value in optimizer_tensors(updater.optimizers, model).values())
         updater.update(PAIRS, good, 2, 0.01)
         found = copy.deepcopy(model.state_dict())
     assert equal(found, first_update(good, workers=workers, number=2).weights)
