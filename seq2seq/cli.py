@@ -42,15 +42,17 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=errors, newline="\n")
     signals.install()
+    code = None
     try:
-        with get_command(app).make_context("seq2seq", sys.argv[1:] or ["--help"]) as context:
-            try:
-                context.command.invoke(context)
-            finally:
-                warn.close()
+        try:
+            with get_command(app).make_context("seq2seq", sys.argv[1:] or ["--help"]) as context:
+                try:
+                    context.command.invoke(context)
+                finally:
+                    warn.close()
+        except typer.Exit as done:  # --help and --version among others
+            code = done.exit_code
         sys.stdout.flush()
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except KeyboardInterrupt:
         _fail(*signals.reason())
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
@@ -62,6 +64,8 @@ def main() -> None:
         if reason is None:
             raise
         _fail(*reason)
+    if code is not None:
+        sys.exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:
