@@ -187,7 +187,7 @@ def check_memory(memory: int, *, resumed: bool) -> None:
 def training_time(trainer: Trainer, pairs: PiecePairs, batch: Indices, seconds: float) -> float | None:
     """Seconds that are left: by the speed of a run that is resumed as it was, otherwise by the time of one batch."""
     config, state = trainer.config, trainer.state
-    if state.step and not trainer.changed:
+    if state.step and not trainer.environment_changed:
         return time_left(config, state)
     tokens, those = (
         sum(int(side[part].sum()) + len(side[part]) for side in (pairs.source_lengths, pairs.target_lengths))

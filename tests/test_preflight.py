@@ -176,7 +176,7 @@ def test_time_is_forecast_by_a_batch_and_then_by_the_speed_so_far(
     assert training_time(trainer, pairs, np.arange(20), 4.0) == fresh
     trainer.state.step, trainer.state.seconds = 10, 50.0
     assert training_time(trainer, pairs, np.arange(20), 4.0) == resumed
-    trainer.changed = True  # a faster machine: no longer five seconds a step
+    trainer.environment_changed = True  # a faster machine: no longer five seconds a step
     if trainer.state.horizon is not None:
         assert training_time(trainer, pairs, np.arange(20), 4.0) == min(90 * 2.0, resumed or math.inf)
 

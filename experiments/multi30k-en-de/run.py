@@ -113,20 +113,20 @@ def main() -> None:
         key = f"{arguments.label or f'{name}, {arguments.preset}'}, seed {info['training']['seed']}"
         if arguments.beam_size != 5 or arguments.length_penalty is not None:
             key += f", beam {arguments.beam_size}, alpha {alpha:g}"
-        result = {
+        test = measure(name, run, search)
+        results_path = HERE / "results.json"  # read only now: others may have finished meanwhile
+        results = json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else {}
+        results[key] = {
             "recipe": str(RECIPES[name].config.relative_to(ROOT)),
             "settings": settings_of(run),
-            "wall_clock_seconds": seconds,
+            "wall_clock_seconds": seconds or results.get(key, {}).get("wall_clock_seconds"),
             "parameters": info["num_parameters"],
             "training": info["training"],
             "validation": info["validation"],
             "search": " ".join(search),
-            "test": measure(name, run, search),
+            "test": test,
         }
-        results_path = HERE / "results.json"  # read only now: others may have finished meanwhile
-        results = json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else {}
-        result["wall_clock_seconds"] = seconds or results.get(key, {}).get("wall_clock_seconds")
-        write_atomic(results_path, (json.dumps({**results, key: result}, indent=2) + "\n").encode())
+        write_atomic(results_path, (json.dumps(results, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

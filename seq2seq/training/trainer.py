@@ -78,7 +78,7 @@ class Trainer:
         self._plan: list[list[Indices]] = []
         self._planned_epoch = -1
         self._since_log = Window()
-        self.changed = False  # whether it was resumed with another device, precision, number of threads, torch
+        self.environment_changed = False  # resumed with another device, number of threads, torch ...
 
     # The loop
 
@@ -373,7 +373,7 @@ class Trainer:
         ]
         if changed:
             self.observer.message(f"resuming with {', '.join(changed)}: not bit for bit what it would have been")
-        self.changed = bool(changed)
+        self.environment_changed = bool(changed)
         self.state.environment = now
 
 
