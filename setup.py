@@ -1,16 +1,27 @@
 """The compiled part of the package, built where there is a C compiler; the package works without it, only slower."""
 
+import platform
 import sys
 
 from setuptools import Extension, setup
 
-flags = [] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
-kernels = Extension(
-    "seq2seq.model.native._kernels",
-    sources=["seq2seq/model/native/kernels.c"],
-    depends=["seq2seq/model/native/kernels.inc", "seq2seq/model/native/steps.inc"],
-    extra_compile_args=[*flags, *([] if sys.platform == "win32" else ["-fvisibility=hidden"])],
-    libraries=[] if sys.platform == "win32" else ["m"],
-    optional=True,
-)
-setup(ext_modules=[kernels])
+windows = sys.platform == "win32"
+flags = [] if windows else ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+# The same source for each generation of processors; which of them is used is decided where the package runs
+# (`processor_level` in kernels.c asks for these instructions).
+generations: dict[str, list[str]] = {"": []}
+if platform.machine() in ("x86_64", "AMD64") and not windows:
+    generations["_avx2"] = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
+    generations["_avx512"] = [*generations["_avx2"], *(f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl"))]
+kernels = [
+    Extension(
+        f"seq2seq.model.native._kernels{name}",
+        sources=["seq2seq/model/native/kernels.c"],
+        depends=["seq2seq/model/native/kernels.inc", "seq2seq/model/native/steps.inc"],
+        extra_compile_args=[*flags, *instructions],
+        libraries=[] if windows else ["m"],
+        optional=True,
+    )
+    for name, instructions in generations.items()
+]
+setup(ext_modules=kernels)

@@ -27,14 +27,28 @@ def available_cores() -> int:
 
 def processor_name() -> str:
     """The processor's name, as far as the system tells."""
+    return _of_processor("model name") or platform.processor() or platform.machine() or "unknown processor"
+
+
+def lacks_int8_products() -> bool:
+    """Whether this x86-64 processor has no instructions for products of 8-bit numbers (VNNI), so far as Linux tells.
+
+    Their sums may then overflow, depending on the library.
+    """
+    flags = _of_processor("flags").split()
+    return platform.machine() == "x86_64" and bool(flags) and not {"avx512_vnni", "avx_vnni"} & set(flags)
+
+
+def _of_processor(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo, "" where there is none."""
     try:
-        # Linux, where platform.processor() is mostly empty.
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine() or "unknown processor"
+    return ""
 
 
 _earlier_peak = 0  # of what ended when the peak was last forgotten

@@ -34,6 +34,7 @@ from seq2seq.runtime import (
     choose_precision,
     derived_seed,
     describe_hardware,
+    emulated,
     set_up_cpu,
 )
 from seq2seq.text.batching import plan_epoch
@@ -231,9 +232,12 @@ def _describe(
     if not tokenizer.shared:
         sizes += f" source and {tokenizer.target_vocab_size:,} target"
     precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
-    kernels = "compiled kernels" if native.available() else "without the compiled kernels"
+    generation = native.generation()
+    kernels = f"compiled kernels ({generation})" if generation else "without the compiled kernels"
     where = "GPU" if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}, {kernels}"
     observer.message(f"model: {model.num_parameters():,} parameters, {sizes} pieces; {where}, {precision}")
+    if warning := emulated(model.compute_dtype, device):
+        observer.message(warning)
     plan = plan_epoch(
         train.source_lengths, train.target_lengths, training.micro_batch_tokens, seed=training.seed, epoch=0
     )

@@ -36,6 +36,13 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
+def emulated(dtype: torch.dtype, device: torch.device) -> str | None:
+    """A warning where a device computes in bfloat16 without having instructions for it."""
+    if dtype != torch.bfloat16 or device.type != "cpu" or cpu_has_bf16():
+        return None
+    return "precision bf16: this processor does not multiply bfloat16 numbers and is much faster with fp32"
+
+
 def cpu_has_bf16() -> bool:
     """Whether this processor has bfloat16 dot-product or matrix instructions."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, Transformer
 
 
@@ -67,4 +70,29 @@ def every_output(model: Transformer, source: Tensor, limit: int) -> dict[tuple[t
         found[pieces, False] = totals[limit]
         for count in range(limit):
             found[pieces[:count], True] = totals[count] + steps[count][EOS]
+    return found
+
+
+@contextmanager
+def kernels_of(generation: str) -> Iterator[None]:
+    """Within it the compiled kernels are those of a generation of processors, or of the newest before it."""
+    before = os.environ.get("SEQ2SEQ_KERNELS")
+    os.environ["SEQ2SEQ_KERNELS"] = generation
+    native._chosen.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.pop("SEQ2SEQ_KERNELS")
+        if before is not None:
+            os.environ["SEQ2SEQ_KERNELS"] = before
+        native._chosen.cache_clear()
+
+
+def generations() -> list[str]:
+    """Those whose kernels were built and run here; none where kernels are switched off."""
+    found = []
+    for name, _ in native.GENERATIONS if native.available() else ():
+        with kernels_of(name):
+            if native.generation() == name:
+                found.append(name)
     return found

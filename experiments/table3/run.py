@@ -58,6 +58,8 @@ def train(row: Row, run: Path, seed: int, max_steps: int) -> dict[str, Any]:
         "seed": seed,
         "parameters": info["num_parameters"],
         "minutes": round(info["training"]["seconds"] / 60, 1),
+        "precision": info["training"]["precision"],
+        "hardware": info["training"]["hardware"],
         "perplexity": round(math.exp(losses[-1]), 3),
         "bleu": round(score["value"], 2),
         "bleu_interval": [round(score["low"], 2), round(score["high"], 2)],

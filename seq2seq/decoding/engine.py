@@ -32,7 +32,7 @@ from seq2seq.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerN
 from seq2seq.model.packed import Sentences
 from seq2seq.model.transformer import EOS, PAD, Transformer
 
-PANEL = 64  # outputs that the kernel computes at once
+PANEL = 64  # outputs that the kernel computes at once, or a multiple of them: matrices are rounded up to it
 BLOCK = 16  # floats that it handles at once
 FIRST_STEPS = 32  # that tables have room for at the beginning
 SPARE = 4  # times as many rows may be kept as are looked back on

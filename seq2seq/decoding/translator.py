@@ -33,7 +33,7 @@ from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
-from seq2seq.runtime import Precision, choose_device, choose_precision
+from seq2seq.runtime import Precision, choose_device, choose_precision, emulated
 from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import EOS, Tokenizer
 from seq2seq.workers import Workers
@@ -63,7 +63,7 @@ class Translator:
         """Loads the model, or several, whose first also gives the `[decoding]` configuration.
 
         Raises RunError where a folder has no finished model, or where the models do not share a vocabulary. warn: told
-        of lines that are cut, that run into a loop, or that cannot be what was asked for.
+        of lines that are cut, that run into a loop, or that cannot be what was asked for, and of a slow precision.
         """
         given = [run] if isinstance(run, (str, Path, Run)) else list(run)
         if not given:
@@ -80,6 +80,8 @@ class Translator:
         models = [one.load_model() for one in runs]
         for model in models:
             model.compute_dtype = choose_precision(precision, device)
+        if warning := emulated(models[0].compute_dtype, device):
+            warn(warning)
         self._assign([model.to(device) for model in models], tokenizer, config.decoding, warn)
 
     @classmethod

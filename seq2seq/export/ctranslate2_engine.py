@@ -23,9 +23,10 @@ from seq2seq.decoding.options import (
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.errors import OptionError
-from seq2seq.export.errors import ExportError, need
+from seq2seq.export.errors import ExportError
 from seq2seq.export.folder import CERTIFICATE
 from seq2seq.export.light import LightRun, check_quantization, read_certificate
+from seq2seq.export.packages import need_ctranslate2
 from seq2seq.machine import available_cores, check_threads
 from seq2seq.text.tokenizer import BOS, EOS, PAD
 
@@ -91,7 +92,7 @@ class CTranslate2Translator:
         self.source_pieces = self.tokenizer.source_pieces(range(self.tokenizer.source_vocab_size))
         self.target_pieces = self.tokenizer.target_pieces(range(self.tokenizer.target_vocab_size))
         self.target_ids = {piece: i for i, piece in enumerate(self.target_pieces)}
-        supported = need("ctranslate2", "ctranslate2").get_supported_compute_types("cpu")
+        supported = need_ctranslate2().get_supported_compute_types("cpu")
         self.computes = quantization if quantization in supported else "float32"
         if self.computes != quantization:
             warn(f"this processor does not compute in {quantization}; CTranslate2 takes float32 instead")
@@ -100,7 +101,7 @@ class CTranslate2Translator:
     def _load(self, workers: int) -> Any:
         # One thread a worker: small models gain more from batches side by side than from threads inside of each.
         try:
-            return need("ctranslate2", "ctranslate2").Translator(
+            return need_ctranslate2().Translator(
                 str(self.folder),
                 device="cpu",
                 compute_type=self.computes,
@@ -137,7 +138,7 @@ class CTranslate2Translator:
         checked, model = self.check(options or Options()), self.model
         if checked.sample:
             # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
-            need("ctranslate2", "ctranslate2").set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
+            need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
             model = self._load(1)
         return in_windows(lines, lambda window, start: self._window(model, window, start, checked))
 
@@ -306,7 +307,7 @@ class CTranslate2Translator:
 def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None]) -> Path:
     """The folder of the run's export, which is made where there is none of these weights and this configuration."""
     check_quantization(quantization)
-    need("ctranslate2", "ctranslate2")
+    need_ctranslate2()
     folder = run.path / EXPORTS / f"ctranslate2-{quantization}"
     certificate = read_certificate(folder / CERTIFICATE)
     if certificate is not None and certificate.get("passed") is True and certificate.get("run") == run.hashes():

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2seq.config import DecodingConfig
-from seq2seq.export.errors import ExportError, need
+from seq2seq.export.errors import ExportError
+from seq2seq.export.packages import need_ctranslate2
 from seq2seq.model.attention import MultiHeadAttention
 from seq2seq.model.layers import LAYER_NORM_EPSILON, DecoderLayer, EncoderLayer, FeedForward, LayerNorm
 from seq2seq.model.positional import LearnedPositions, sinusoids
@@ -34,7 +35,7 @@ def write_ctranslate2(
     folder: Path, model: Transformer, tokenizer: Tokenizer, decoding: DecodingConfig, quantization: str
 ) -> None:
     """Writes model.bin, config.json, the vocabularies and the SentencePiece models into an existing folder."""
-    need("ctranslate2", "ctranslate2")
+    need_ctranslate2()
     spec = build_spec(model, tokenizer, decoding)
     try:
         spec.validate()
@@ -148,7 +149,7 @@ class CTranslate2Model:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, quantization: str) -> None:
         """Computes as the export is quantised, where this processor can; `native` says so. Otherwise in float32."""
-        ctranslate2 = need("ctranslate2", "ctranslate2")
+        ctranslate2 = need_ctranslate2()
         self.compute_types = sorted(ctranslate2.get_supported_compute_types("cpu"))
         self.native = quantization in self.compute_types
         self.computes = quantization if self.native else "float32"

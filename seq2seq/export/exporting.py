@@ -23,9 +23,10 @@ from seq2seq.export.certificate import (
     our_logits,
     translate_both,
 )
-from seq2seq.export.errors import ExportError, need
+from seq2seq.export.errors import ExportError
 from seq2seq.export.folder import CERTIFICATE, check_free, new_folder
 from seq2seq.export.light import LightRun, check_quantization
+from seq2seq.export.packages import need, need_ctranslate2
 from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences
 from seq2seq.files import file_hash, write_json
 from seq2seq.model.transformer import Transformer
@@ -102,7 +103,7 @@ def export_run(
 def _check_format(to: To, quantization: str) -> None:
     if to == "ctranslate2":
         check_quantization(quantization)
-        need("ctranslate2", "ctranslate2")
+        need_ctranslate2()
     elif quantization != "float32":
         raise OptionError(f"--quantization {quantization}: a Hugging Face export is float32; leave it out")
     else:

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from seq2seq.config import Config
 from seq2seq.export.ctranslate2_format import longest_input
-from seq2seq.export.errors import ExportError, need
+from seq2seq.export.errors import ExportError
+from seq2seq.export.packages import need
 from seq2seq.model.attention import MultiHeadAttention
 from seq2seq.model.layers import DecoderLayer, EncoderLayer, LayerNorm
 from seq2seq.model.transformer import Transformer

@@ -359,7 +359,7 @@ class Trainer:
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "workers": self.updater.workers.count,
-            "kernels": "compiled" if self.device.type == "cpu" and native.available() else "torch",
+            "kernels": (self.device.type == "cpu" and native.generation()) or "torch",
             "torch": torch.__version__,
         }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import generations, kernels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -43,6 +44,13 @@ def build(name: str, *, dtype: torch.dtype = torch.float32) -> Transformer:
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.compute_dtype = dtype
     return model
+
+
+@pytest.fixture(scope="module", autouse=True, params=generations() or ["none"])
+def generation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the kernels for each generation of processors that run on this one."""
+    with kernels_of(request.param):
+        yield
 
 
 @pytest.fixture

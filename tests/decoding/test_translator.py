@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from seq2seq import runtime
 from seq2seq.decoding import options as options_module
 from seq2seq.decoding.alignment import align_words, choose_alignment_head, information, words_of
 from seq2seq.decoding.options import Options
@@ -263,6 +264,19 @@ def test_an_ensemble_needs_one_vocabulary(tiny_run: Any, tmp_path: Path, transla
 
 
 # Alignments
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_precision_that_the_processor_has_no_instructions_for_is_told(
+    tiny_run: Any, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: native)
+    told: list[str] = []
+    for precision in ("fp32", "auto"):
+        Translator(tiny_run.path, precision=precision, warn=told.append)
+    assert told == []
+    Translator(tiny_run.path, precision="bf16", warn=told.append)
+    assert len(told) == (not native) and all("much faster with fp32" in text for text in told)
 
 
 def test_words_are_told_from_pieces() -> None:

@@ -2,16 +2,19 @@
 
 import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 import torch
+from helpers import generations, kernels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -25,12 +28,20 @@ from seq2seq.training.r_drop import paired_cross_entropy
 
 DTYPES = [torch.float32, torch.bfloat16]
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}  # of the type that is stored, relative
+SWITCHED = "SEQ2SEQ_KERNELS" in os.environ
 HEAD_SIZES = [1, 7, 8, 12, 20, 32, 64, 80]
 built = pytest.mark.skipif(not native.available(), reason="the compiled kernels were not built or are switched off")
 
 
+@pytest.fixture(scope="module", autouse=True, params=generations() or ["none"])
+def generation(request):
+    """Everything here is tested with the kernels for each generation of processors that run on this one."""
+    with kernels_of(request.param) if native.available() else nullcontext():
+        yield request.param
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-@pytest.mark.skipif("SEQ2SEQ_KERNELS" in os.environ, reason="SEQ2SEQ_KERNELS is set")
+@pytest.mark.skipif(SWITCHED, reason="SEQ2SEQ_KERNELS is set")
 def test_the_kernels_are_there_where_there_is_a_compiler():
     """Or the tests below would be skipped without anyone's notice."""
     assert native.available()
@@ -930,14 +941,37 @@ def test_the_environment_switches_them_off(monkeypatch, fresh, value):
 def test_another_value_leaves_them_on(monkeypatch, fresh):
     monkeypatch.setenv("SEQ2SEQ_KERNELS", "on")
     assert native.available()
+    assert native.generation() == generations()[-1], "the newest that runs here"
+
+
+@built
+def test_the_environment_chooses_among_generations_that_the_processor_runs(monkeypatch, fresh):
+    runs = generations()
+    assert runs[0] == "generic"
+    for wanted in ("generic", "avx2", "avx512", "AVX2"):
+        monkeypatch.setenv("SEQ2SEQ_KERNELS", wanted)
+        native._chosen.cache_clear()
+        expected = wanted.lower() if wanted.lower() in runs else runs[-1]
+        assert native.generation() == expected
+        with native.disabled():
+            assert native.generation() is None
+
+
+@built
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="there is one generation only")
+def test_what_the_processor_has_is_used():
+    """Where torch has AVX2 or AVX-512 kernels for this processor, so has this project."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    wanted = "avx512" if "AVX512" in capability else "avx2" if "AVX2" in capability else "generic"
+    assert generations()[-1] == wanted
 
 
 @pytest.fixture
 def fresh():
     """As if nothing had asked for the library yet."""
-    native._library.cache_clear()
+    native._chosen.cache_clear()
     yield
-    native._library.cache_clear()
+    native._chosen.cache_clear()
 
 
 def test_a_process_started_with_them_off_computes_the_same_without_them():
@@ -965,11 +999,11 @@ def test_what_is_no_library_or_one_of_another_version_is_passed_over(monkeypatch
     monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
     assert not native.available(), "there is none"
     (tmp_path / f"_kernels{EXTENSION_SUFFIXES[0]}").write_bytes(b"for another machine")
-    native._library.cache_clear()
+    native._chosen.cache_clear()
     assert not native.available()
     if libraries:
         monkeypatch.setattr(native, "__file__", str(beside))
         for version, there in ((native.VERSION + 1, False), (native.VERSION, True)):
             monkeypatch.setattr(native, "VERSION", version)
-            native._library.cache_clear()
+            native._chosen.cache_clear()
             assert native.available() == there

@@ -1,7 +1,9 @@
 """The compiled kernels (kernels.c): found, called, switched off.
 
-They are built where the package is installed, if there is a C compiler, and make training on a CPU about twice as
-fast. Everything runs without them. `SEQ2SEQ_KERNELS=off` in the environment, or `disabled()`, leaves them unused.
+They are built where the package is installed, if there is a C compiler, once for each generation of processors, and
+make training on a CPU about twice as fast. Everything runs without them. `SEQ2SEQ_KERNELS=off` in the environment, or
+`disabled()`, leaves them unused; `avx512`, `avx2` and `generic` take those of that generation, or of an earlier one
+where the processor, or the compiler, had no more.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 5  # of the functions' signatures, as kernels.c says it
+VERSION = 6  # of the functions' signatures, as kernels.c says it
 
 _enabled: ContextVar[bool] = ContextVar("native_kernels_enabled", default=True)
 
@@ -51,15 +53,32 @@ _DECODING: dict[str, tuple[type, ...]] = {
     "best_pieces": (*(_POINTER,) * 4, *(_LONG,) * 3),
 }
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+# By what `processor_level` in kernels.c gives: the name for people, and for SEQ2SEQ_KERNELS; and the library's file.
+GENERATIONS = (("generic", "_kernels"), ("avx2", "_kernels_avx2"), ("avx512", "_kernels_avx512"))
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
-    """The library beside this file, or None where it was not built, or was for another version of this file."""
-    if os.environ.get("SEQ2SEQ_KERNELS", "").lower() in ("off", "0", "no"):
+def _chosen() -> tuple[str, ctypes.CDLL] | None:
+    """The newest generation that was built and that this processor runs; None where there is none or none is wanted."""
+    wanted = os.environ.get("SEQ2SEQ_KERNELS", "").lower()
+    generic = None if wanted in ("off", "0", "no") else _load(GENERATIONS[0][1])
+    if generic is None:
         return None
+    names = [name for name, _ in GENERATIONS]
+    level = int(generic.processor_level())
+    if wanted in names:
+        level = min(level, names.index(wanted))
+    for name, file in reversed(GENERATIONS[1 : level + 1]):
+        library = _load(file)
+        if library is not None:
+            return name, library
+    return names[0], generic
+
+
+def _load(file: str) -> ctypes.CDLL | None:
+    """The library of that name beside this file, or None where it was not built, or was for another version of it."""
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name("_kernels" + suffix)
+        path = Path(__file__).with_name(file + suffix)
         if not path.exists():
             continue
         try:
@@ -77,6 +96,17 @@ def _library() -> ctypes.CDLL | None:
             continue  # for another machine
         return library
     return None
+
+
+def _library() -> ctypes.CDLL | None:
+    chosen = _chosen()
+    return None if chosen is None else chosen[1]
+
+
+def generation() -> str | None:
+    """Which kernels are used: "generic", "avx2" or "avx512"; None where there are none, or they may not be used."""
+    chosen = _chosen() if _enabled.get() else None
+    return None if chosen is None else chosen[0]
 
 
 def available() -> bool:

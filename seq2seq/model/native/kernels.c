@@ -13,12 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
-/* One version for each generation of the processor, chosen when the library is loaded. */
-#define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define KERNEL
-#endif
 #ifdef _MSC_VER
 #define EXPORT __declspec(dllexport)
 #define INLINE static __forceinline
@@ -30,7 +24,23 @@
 #define SIMD PRAGMA(omp simd)
 #define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
 
-EXPORT int64_t kernels_version(void) { return 5; }
+EXPORT int64_t kernels_version(void) { return 6; }
+
+/* This file is compiled once for each generation of x86-64 processors (see setup.py); __init__.py takes the newest that
+ * this processor has the instructions of: 2 AVX-512, 1 AVX2, 0 neither, or another architecture. */
+EXPORT int processor_level(void) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    __builtin_cpu_init();
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+               __builtin_cpu_supports("bmi2");
+    int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                 __builtin_cpu_supports("avx512vl");
+    return !avx2 ? 0 : avx512 ? 2 : 1;
+#else
+    return 0;
+#endif
+}
 
 INLINE float float_of(uint32_t bits) {
     float value;
@@ -95,9 +105,18 @@ INLINE float kept(uint32_t index, uint64_t seed, uint32_t threshold, float scale
     return random_bits(index, seed) >= threshold ? scale : 0.0f;
 }
 
-/* Attention works on blocks of float32 in scratch memory: 16 numbers at a time, four rows at a time, so that sums stay
- * in registers and do not wait for one another. */
-typedef float block __attribute__((vector_size(64)));
+/* Attention works on float32 in scratch memory: 16 numbers at a time, four rows at a time, so that sums stay in registers
+ * and do not wait for one another. A block is as large as the processor's registers, of which 16 numbers need WIDE: the
+ * compiler keeps larger ones in memory. */
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+enum { WIDE = 16 / LANES };
+typedef float block __attribute__((vector_size(4 * LANES)));
 
 #define ROUND_UP(n, unit) (((n) + (unit) - 1) / (unit) * (unit))
 
@@ -109,11 +128,11 @@ INLINE block load_block(const float *from) {
 
 INLINE void store_block(float *to, block value) { memcpy(to, &value, sizeof value); }
 
-/* The sum of 16 numbers, by halves. */
+/* The sum of a block, by halves. */
 INLINE float sum_of_block(block value) {
-    float x[16];
+    float x[LANES];
     memcpy(x, &value, sizeof value);
-    for (int half = 8; half > 0; half /= 2) {
+    for (int half = LANES / 2; half > 0; half /= 2) {
         SIMD for (int t = 0; t < half; t++) x[t] += x[t + half];
     }
     return x[0];
@@ -147,18 +166,15 @@ INLINE void transpose(float *columns, const float *rows, int64_t s, int64_t size
 INLINE void products(float *out, int64_t stride, const float *rows, int64_t width, const float *columns, int64_t keys,
                      int64_t count, int64_t size) {
     for (int64_t first = 0; first < count; first += 16) {
-        block sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+        block sums[4][WIDE] = {{{0}}};
         for (int64_t a = 0; a < size; a++) {
-            block column = load_block(columns + a * keys + first);
-            sum0 += rows[a] * column;
-            sum1 += rows[width + a] * column;
-            sum2 += rows[2 * width + a] * column;
-            sum3 += rows[3 * width + a] * column;
+            for (int c = 0; c < WIDE; c++) {
+                block column = load_block(columns + a * keys + first + c * LANES);
+                for (int n = 0; n < 4; n++) sums[n][c] += rows[n * width + a] * column;
+            }
         }
-        store_block(out + first, sum0);
-        store_block(out + stride + first, sum1);
-        store_block(out + 2 * stride + first, sum2);
-        store_block(out + 3 * stride + first, sum3);
+        for (int n = 0; n < 4; n++)
+            for (int c = 0; c < WIDE; c++) store_block(out + n * stride + first + c * LANES, sums[n][c]);
     }
 }
 
@@ -166,19 +182,16 @@ INLINE void products(float *out, int64_t stride, const float *rows, int64_t widt
 INLINE void weighted_rows(float *out, int64_t width, const float *weights, int64_t between_rows, int64_t between,
                           const float *rows, int64_t row_stride, int64_t from, int64_t to) {
     for (int64_t a = 0; a < width; a += 16) {
-        block sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+        block sums[4][WIDE] = {{{0}}};
         for (int64_t j = from; j < to; j++) {
-            block value = load_block(rows + j * row_stride + a);
             const float *weight = weights + j * between;
-            sum0 += weight[0] * value;
-            sum1 += weight[between_rows] * value;
-            sum2 += weight[2 * between_rows] * value;
-            sum3 += weight[3 * between_rows] * value;
+            for (int c = 0; c < WIDE; c++) {
+                block value = load_block(rows + j * row_stride + a + c * LANES);
+                for (int n = 0; n < 4; n++) sums[n][c] += weight[n * between_rows] * value;
+            }
         }
-        store_block(out + a, sum0);
-        store_block(out + width + a, sum1);
-        store_block(out + 2 * width + a, sum2);
-        store_block(out + 3 * width + a, sum3);
+        for (int n = 0; n < 4; n++)
+            for (int c = 0; c < WIDE; c++) store_block(out + n * width + a + c * LANES, sums[n][c]);
     }
 }
 
@@ -199,7 +212,7 @@ INLINE void softmax_row(float *row, float *statistics, int64_t count, int64_t en
             float power = exponential(row[first + t] - highest);
             row[first + t] = first + t < count ? power : 0.0f;
         }
-        totals += load_block(row + first);
+        for (int c = 0; c < WIDE; c++) totals += load_block(row + first + c * LANES);
     }
     float inverse = 1.0f / sum_of_block(totals);
     for (int64_t first = 0; first < end; first += 16) {
