@@ -156,7 +156,8 @@ def foretold(peaks: list[tuple[int, int]], count: int) -> int:
 
 
 def _to_come(trainer: Trainer) -> int:
-    """What the first steps and the end add: moments of Adam, gradients of several micro-batches, averaged weights."""
+    """What the first steps and the end add: moments of Adam (or Muon's one, and what it needs on the way), gradients of
+    several micro-batches, averaged weights."""
     weights = tensor_bytes(trainer.model.state_dict())
     moments = 0 if any(optimizer.state for optimizer in trainer.updater.optimizers) else 2
     return weights * (moments + (trainer.config.accumulate > 1) + 2)

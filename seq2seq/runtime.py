@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import platform
 import sys
 from typing import Literal
 
@@ -38,9 +39,10 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
 
 def emulated(dtype: torch.dtype, device: torch.device) -> str | None:
     """A warning where a device computes in bfloat16 without having instructions for it."""
-    if dtype != torch.bfloat16 or device.type != "cpu" or cpu_has_bf16():
+    known = platform.machine() == "x86_64"  # `cpu_has_bf16` knows the instructions of no other architecture
+    if dtype != torch.bfloat16 or device.type != "cpu" or not known or cpu_has_bf16():
         return None
-    return "precision bf16: this processor does not multiply bfloat16 numbers and is much faster with fp32"
+    return "precision bf16: this processor does not multiply bfloat16 numbers and is faster with fp32"
 
 
 def cpu_has_bf16() -> bool:

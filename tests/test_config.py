@@ -112,8 +112,10 @@ def test_tiny_and_quick_have_the_sizes_of_wu_et_al_and_end_by_themselves(preset:
     assert config.tokenizer.vocab_size == 10_000
     assert config.training.max_minutes == minutes
     training = config.training
-    assert (training.schedule, training.warmup_steps, training.average_checkpoints) == ("cosine", 800, 3)
-    assert learning_rate(training, model.d_model, 800, 10_000) == pytest.approx(2.5e-3, rel=1e-3)
+    assert (training.schedule, training.warmup_steps, training.average_checkpoints) == ("cosine", 400, 3)
+    assert learning_rate(training, model.d_model, 400, 10_000) == pytest.approx(2.5e-3, rel=1e-3)
+    assert training.optimizer == "muon"
+    assert all(build_config({}, preset=other).training.optimizer == "adam" for other in (None, "base", "big"))
 
 
 def test_quick_differs_from_tiny_by_its_time_and_dropout_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from seq2seq.export.certificate import (
 from seq2seq.export.errors import ExportError
 from seq2seq.export.folder import CERTIFICATE, check_free, new_folder
 from seq2seq.export.light import LightRun, check_quantization
-from seq2seq.export.packages import need, need_ctranslate2
+from seq2seq.export.packages import USE_MKL, need, need_ctranslate2
 from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences
 from seq2seq.files import file_hash, write_json
 from seq2seq.model.transformer import Transformer
@@ -126,6 +127,7 @@ def _try_ctranslate2(
         "computed_in": foreign.computes,
         "native": foreign.native,
         "processor_computes": foreign.compute_types,
+        "environment": {USE_MKL: os.environ[USE_MKL]} if USE_MKL in os.environ else {},
     }
     return findings, {"computing": computed, "packages": _versions("ctranslate2")}
 
@@ -239,4 +241,7 @@ def describe(certificate: dict[str, Any], folder: Path) -> str:
             f"{', '.join(computing['processor_computes'])}: the rounded weights were tried in "
             f"{computing['computed_in']}, the arithmetic was not"
         )
+    elif computing is not None and computing["environment"] and computing["quantization"].startswith("int8"):
+        (setting,) = (f"{name}={value}" for name, value in computing["environment"].items())
+        lines.append(f"  computed with {setting} in the environment, which other programs need here, too")
     return "\n".join(lines)

@@ -1,14 +1,15 @@
-"""Adam and the learning-rate schedules (section 5.3)."""
+"""The optimizers, Adam unless Muon is asked for, and the learning-rate schedules (section 5.3)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from seq2seq.config import TrainingConfig
+from seq2seq.training.muon import Muon
 
 
 def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int | None) -> float:
@@ -35,7 +36,20 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int 
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def build_optimizer(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizers(
+    config: TrainingConfig, parameters: Sequence[nn.Parameter], matrices: Mapping[nn.Parameter, int]
+) -> list[torch.optim.Optimizer]:
+    """Adam, and Muon for those of the parameters that are in `matrices` (see muon.py)."""
+    mine = {parameter: matrices[parameter] for parameter in parameters if parameter in matrices}
+    others = [parameter for parameter in parameters if parameter not in mine]
+    optimizers: list[torch.optim.Optimizer] = [build_adam(config, others)] if others else []
+    if mine:
+        options = {"momentum": config.muon_momentum, "scale": config.muon_scale, "weight_decay": config.weight_decay}
+        optimizers.append(Muon(mine, **options))
+    return optimizers
+
+
+def build_adam(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam with the paper's coefficients; decoupled weight decay where configured, not on vectors."""
     matrices = [p for p in parameters if p.dim() > 1]
     vectors = [p for p in parameters if p.dim() <= 1]
@@ -50,7 +64,7 @@ def build_optimizer(config: TrainingConfig, parameters: Sequence[nn.Parameter]) 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module) -> dict[str, Tensor]:
     """The state of the optimizers that share a model's parameters, by their names, as plain tensors.
 
-    `NAME/exp_avg`, `NAME/exp_avg_sq` and `NAME/step`, whoever has the parameter.
+    `NAME/exp_avg`, `NAME/exp_avg_sq` and `NAME/step` of what Adam has, `NAME/momentum` of what Muon has.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
@@ -69,7 +83,7 @@ def load_optimizer_tensors(
     owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         state = {}
-        for key in ("exp_avg", "exp_avg_sq", "step"):
+        for key in ("momentum",) if isinstance(owners[parameter], Muon) else ("exp_avg", "exp_avg_sq", "step"):
             value = tensors.get(f"{name}/{key}")
             if value is None:
                 raise ValueError(f"optimizer state of {name} lacks {key}")

@@ -14,7 +14,7 @@ from seq2seq.run import Run
 def check_room(run: Run, config: TrainingConfig, weights: int, tell: Callable[[str], None]) -> None:
     """Raises UnwrittenError where not even one checkpoint and a model fit; warns where all that is kept may not.
 
-    weights: bytes of the model. Its optimizer has twice as many.
+    weights: bytes of the model. Its optimizer has twice as many, less with Muon.
     """
     folder = run.path / CHECKPOINTS
     check_space(folder, 4 * weights + OVERHEAD_BYTES)

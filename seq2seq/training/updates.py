@@ -1,4 +1,4 @@
-"""One update: the gradient of the mean loss over all target tokens of some micro-batches, then a step of Adam."""
+"""One update: the gradient of the mean loss over all target tokens of some micro-batches, then an optimizer's step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from seq2seq.model.transformer import PAD, Transformer
 from seq2seq.runtime import derived_seed
 from seq2seq.text.batching import Batch, Indices, PiecePairs, collate
 from seq2seq.training.loss import ROW_UNIT, smoothed_cross_entropy
-from seq2seq.training.optimizer import build_optimizer
+from seq2seq.training.muon import Muon, costs, layer_matrices
+from seq2seq.training.optimizer import build_optimizers
 from seq2seq.training.r_drop import paired_cross_entropy
 from seq2seq.workers import Workers, choose_workers
 
@@ -41,7 +42,7 @@ Sums = tuple[Tensor, Tensor, list[Tensor]]  # of the loss, of -log p, and the gr
 
 
 class Updater:
-    """Holds the workers that compute a model's gradients, and the optimizer of each worker's share of the parameters.
+    """Holds the workers that compute a model's gradients, and the optimizers of each worker's share of the parameters.
 
     After the gradients, too, each worker does its share on its own. Where all threads are inside of each operation,
     some hundred small ones an update, they wait for each other at every one when other work takes the cores; so they
@@ -56,10 +57,18 @@ class Updater:
         self.parameters = list(model.parameters())
         threads = torch.get_num_threads()
         self.workers = Workers(choose_workers(config.workers, threads, config.micro_batch_tokens, device))
-        self.shares = shares([parameter.numel() for parameter in self.parameters], self.workers.count)
-        self.optimizers = [build_optimizer(config, [self.parameters[i] for i in share]) for share in self.shares]
+        matrices = layer_matrices(model) if config.optimizer == "muon" else {}
+        self.shares = shares(costs(self.parameters, matrices), self.workers.count)
+        self._optimizers = [
+            build_optimizers(config, [self.parameters[i] for i in share], matrices) for share in self.shares
+        ]
         self.splits = 0
         self.too_many: int | None = None  # tokens of the smallest part that did not fit
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Of all shares."""
+        return [optimizer for share in self._optimizers for optimizer in share]
 
     def update(self, pairs: PiecePairs, micro_batches: Sequence[Indices], step: int, rate: float) -> Step:
         """Takes update number `step` with the learning rate `rate`, unless its loss or gradient is not finite.
@@ -147,7 +156,7 @@ class Updater:
         return first
 
     def _step(self, gradients: list[Tensor], loss: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """The norm of the gradient, before it is clipped, and whether Adam's step was taken, 0 or 1."""
+        """The norm of the gradient, before it is clipped, and whether the step was taken, 0 or 1."""
 
         def norm_of(share: list[int]) -> Tensor:
             return torch.nn.utils.get_total_norm([gradients[i] for i in share])
@@ -157,20 +166,23 @@ class Updater:
         finite = (torch.isfinite(norm) & torch.isfinite(loss)).float()
         found_inf = 1.0 - finite
 
-        def take(share: list[int], optimizer: torch.optim.Optimizer) -> None:
+        def take(share: list[int], optimizers: list[torch.optim.Optimizer]) -> None:
             parameters = [self.parameters[i] for i in share]
             for i, parameter in zip(share, parameters, strict=True):
                 parameter.grad = gradients[i]
             if self.config.clip_norm:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            # What a gradient scaler sets, too: the fused optimizer then leaves weights and moments as they are.
-            optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                if isinstance(optimizer, Muon):
+                    optimizer.dtype = self.model.compute_dtype
+                # What a gradient scaler sets, too: the optimizer then leaves weights and moments as they are.
+                optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
 
-        self.workers.run([partial(take, *pair) for pair in zip(self.shares, self.optimizers, strict=True)])
+        self.workers.run([partial(take, *pair) for pair in zip(self.shares, self._optimizers, strict=True)])
         return norm, finite
 
 

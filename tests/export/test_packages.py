@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +46,22 @@ def test_ctranslate2_is_told_where_its_8_bit_products_would_overflow(
         monkeypatch.delenv("CT2_USE_MKL")
     assert packages.need_ctranslate2().__name__ == "ctranslate2"
     assert os.environ.get("CT2_USE_MKL") == after
+
+
+@pytest.mark.skipif(not machine.lacks_int8_products(), reason="this processor has 8-bit products")
+def test_ctranslate2_then_takes_the_other_library(tiny_run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    command = ["export", str(tiny_run.path), str(tmp_path / "int8"), "--to", "ctranslate2", "--quantization", "int8"]
+    environment = {name: value for name, value in os.environ.items() if name != "CT2_USE_MKL"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from seq2seq.cli import main; main()", *command],
+        env={**environment, "CT2_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert "GEMM_S8 backend: MKL" in done.stdout + done.stderr
 
 
 def test_what_is_not_installed_is_asked_for_by_its_extra() -> None:

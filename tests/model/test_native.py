@@ -958,7 +958,24 @@ def test_the_environment_chooses_among_generations_that_the_processor_runs(monke
 
 
 @built
+@pytest.mark.parametrize("broken", ["", "stale", "junk"])
+def test_a_generation_that_was_not_built_gives_way_to_the_one_before(monkeypatch, tmp_path, fresh, broken):
+    """generic is there; what the processor could run as well is not, or is of another version, or is no library."""
+    beside, suffix = Path(native.__file__), EXTENSION_SUFFIXES[0]
+    shutil.copy(beside.with_name(f"_kernels{suffix}"), tmp_path)
+    for name in ("avx2", "avx512"):
+        if broken == "junk":
+            (tmp_path / f"_kernels_{name}{suffix}").write_bytes(b"for another machine")
+        elif broken == "stale":  # what has none of the functions
+            shutil.copy(torch._C.__file__, tmp_path / f"_kernels_{name}{suffix}")
+    monkeypatch.delenv("SEQ2SEQ_KERNELS", raising=False)
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    assert native.generation() == "generic"
+
+
+@built
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="there is one generation only")
+@pytest.mark.skipif("ATEN_CPU_CAPABILITY" in os.environ, reason="torch is told to use less")
 def test_what_the_processor_has_is_used():
     """Where torch has AVX2 or AVX-512 kernels for this processor, so has this project."""
     capability = torch.backends.cpu.get_cpu_capability()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from seq2seq.config import TrainingConfig
-from seq2seq.training.optimizer import build_optimizer, learning_rate, load_optimizer_tensors, optimizer_tensors
+from seq2seq.training.optimizer import build_adam, learning_rate, load_optimizer_tensors, optimizer_tensors
 
 Schedule = Literal["inverse_sqrt", "cosine", "linear", "constant"]
 SCHEDULES: tuple[Schedule, ...] = ("inverse_sqrt", "cosine", "linear", "constant")
@@ -116,7 +116,7 @@ def step(model: Small, optimizer: torch.optim.Optimizer, seed: int, rate: float 
 
 def test_updates_are_those_of_adam_with_the_papers_coefficients() -> None:
     model, twin = Small(), Small()
-    ours = build_optimizer(TrainingConfig(), list(model.parameters()))
+    ours = build_adam(TrainingConfig(), list(model.parameters()))
     theirs = torch.optim.Adam(twin.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-9)
     for number in range(5):
         step(model, ours, number)
@@ -128,7 +128,7 @@ def test_updates_are_those_of_adam_with_the_papers_coefficients() -> None:
 def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone() -> None:
     model = Small()
     matrix, vector = model.matrix.detach().clone(), model.vector.detach().clone()
-    optimizer = build_optimizer(TrainingConfig(weight_decay=0.5), list(model.parameters()))
+    optimizer = build_adam(TrainingConfig(weight_decay=0.5), list(model.parameters()))
     for group in optimizer.param_groups:
         group["lr"] = 0.1
     for parameter in model.parameters():
@@ -140,7 +140,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone() -> None:
 
 def test_the_state_goes_through_tensors_and_back_exactly() -> None:
     model, twin = Small(), Small(seed=9)
-    optimizer, other = (build_optimizer(TrainingConfig(), list(one.parameters())) for one in (model, twin))
+    optimizer, other = (build_adam(TrainingConfig(), list(one.parameters())) for one in (model, twin))
     for number in range(3):
         step(model, optimizer, number)
     tensors = optimizer_tensors([optimizer], model)
@@ -160,7 +160,7 @@ def test_the_state_goes_through_tensors_and_back_exactly() -> None:
 
 def test_before_the_first_step_there_is_no_state() -> None:
     model = Small()
-    optimizer = build_optimizer(TrainingConfig(), list(model.parameters()))
+    optimizer = build_adam(TrainingConfig(), list(model.parameters()))
     assert optimizer_tensors([optimizer], model) == {}
     load_optimizer_tensors([optimizer], model, {})
     step(model, optimizer, 1)
@@ -169,14 +169,14 @@ def test_before_the_first_step_there_is_no_state() -> None:
 
 def test_state_that_is_missing_or_misshapen_is_refused() -> None:
     model = Small()
-    optimizer = build_optimizer(TrainingConfig(), list(model.parameters()))
+    optimizer = build_adam(TrainingConfig(), list(model.parameters()))
     step(model, optimizer, 1)
     good = optimizer_tensors([optimizer], model)
     for missing in good:
         bad = {name: tensor for name, tensor in good.items() if name != missing}
         name, _, key = missing.partition("/")
         with pytest.raises(ValueError, match=f"state of {name} lacks {key}"):
-            load_optimizer_tensors([build_optimizer(TrainingConfig(), list(model.parameters()))], model, bad)
+            load_optimizer_tensors([build_adam(TrainingConfig(), list(model.parameters()))], model, bad)
     for name in ("matrix/exp_avg", "vector/exp_avg_sq"):
         with pytest.raises(ValueError, match=rf"{name} has shape \(2, 2\)"):
             load_optimizer_tensors([optimizer], model, {**good, name: torch.zeros(2, 2)})
@@ -184,7 +184,7 @@ def test_state_that_is_missing_or_misshapen_is_refused() -> None:
 
 def test_state_that_lacks_a_whole_parameter_is_refused() -> None:
     model = Small()
-    optimizer = build_optimizer(TrainingConfig(), list(model.parameters()))
+    optimizer = build_adam(TrainingConfig(), list(model.parameters()))
     step(model, optimizer, 1)
     only_one = {name: tensor for name, tensor in optimizer_tensors([optimizer], model).items() if "vector" not in name}
     with pytest.raises(ValueError, match="state of vector lacks"):

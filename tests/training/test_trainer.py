@@ -397,8 +397,11 @@ def test_stopping_and_resuming_changes_nothing(tmp_path: Path, straight: Run, st
     assert_same_run(straight, last.run)
 
 
-def test_stopping_and_resuming_changes_nothing_with_several_workers(tmp_path: Path, straight: Run) -> None:
-    config = replace_fields(RESUMED, workers=2)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_stopping_and_resuming_changes_nothing_with_several_workers(
+    tmp_path: Path, straight: Run, optimizer: str
+) -> None:
+    config = replace_fields(RESUMED, workers=2, optimizer=optimizer)
     whole = sitting(tmp_path / "whole", config)
     assert whole.train().step == 13
     with pytest.raises(Interrupted):
@@ -410,10 +413,12 @@ def test_stopping_and_resuming_changes_nothing_with_several_workers(tmp_path: Pa
     assert not equal(weights(straight, 13), weights(whole.run, 13)), "each worker draws dropout of its own"
 
 
-def test_resuming_with_another_number_of_workers_says_so_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_resuming_with_another_number_of_workers_says_so_and_goes_on(tmp_path: Path, optimizer: str) -> None:
+    config = replace_fields(RESUMED, optimizer=optimizer)
     with pytest.raises(Interrupted):
-        sitting(tmp_path / "run", replace_fields(RESUMED, workers=2), stop=stop_after(3)).train()
-    again = sitting(tmp_path / "run", replace_fields(RESUMED, workers=3))
+        sitting(tmp_path / "run", replace_fields(config, workers=2), stop=stop_after(3)).train()
+    again = sitting(tmp_path / "run", replace_fields(config, workers=3))
     assert listener(again).messages == ["resuming with workers 3 instead of 2: not bit for bit what it would have been"]
     assert again.train().step == 13
 

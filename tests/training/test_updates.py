@@ -25,6 +25,7 @@ from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad
 from seq2seq.training.loss import ROW_UNIT
+from seq2seq.training.muon import Muon
 from seq2seq.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from seq2seq.training.updates import Step, Updater, shares
 from seq2seq.workers import Workers
@@ -226,6 +227,27 @@ def test_another_number_of_workers_goes_on_with_the_moments_of_all_parameters() 
     assert all(int(value) == 2 for name, value in after.items() if name.endswith("/step"))
 
 
+def test_muon_takes_the_same_update_however_many_share_it() -> None:
+    alone, together = (first_update(optimizer="muon", workers=workers) for workers in (1, 3))
+    assert alone.adam.keys() == together.adam.keys() and any(name.endswith("/momentum") for name in alone.adam)
+    for name, weights in alone.weights.items():
+        torch.testing.assert_close(together.weights[name], weights, msg=name)
+    again = first_update(optimizer="muon", workers=3)
+    assert equal(again.weights, together.weights)
+    assert not equal(first_update(workers=3).weights, together.weights), "Adam's is another"
+
+
+def test_muon_computes_in_the_dtype_of_the_model() -> None:
+    """Which a resumed run may set when the optimizers are there already."""
+    model = build_model()
+    with updater_for(model, optimizer="muon") as updater:
+        (muon,) = [optimizer for optimizer in updater.optimizers if isinstance(optimizer, Muon)]
+        for dtype in (torch.float32, torch.bfloat16):
+            model.compute_dtype = dtype
+            updater.update(PAIRS, EVERYTHING, 1, 0.01)
+            assert muon.dtype == dtype
+
+
 def test_workers_without_a_sentence_are_left_out() -> None:
     pair = [batch_of(3, 9)]
     alone = first_update(pair, workers=1)
@@ -418,6 +440,7 @@ def break_marked(patch: pytest.MonkeyPatch, spoil: Callable[[Tensor, Transformer
     patch.setattr(updates_module, "batch_losses", batch_losses)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("spoil", [spoil_loss, make_loss_infinite, spoil_gradient])
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize(
@@ -437,12 +460,13 @@ def test_an_update_that_is_not_finite_changes_nothing(
     clip_norm: float,
     workers: int,
     micro_batches: list[Indices],
+    optimizer: str,
 ) -> None:
     """Neither weights nor moments nor the number of steps that Adam corrects its moments by, to the bit."""
     break_marked(monkeypatch, spoil)
     good = [batch_of(0, 1, 2, 3)]
     model, never = build_model(0.3), build_model(0.3)
-    values = {"workers": workers, "clip_norm": clip_norm}
+    values = {"workers": workers, "clip_norm": clip_norm, "optimizer": optimizer}
     with updater_for(model, **values) as updater, updater_for(never, **values) as undisturbed:
         for both in (updater, undisturbed):
             assert float(both.update(PAIRS, good, 1, 0.01).finite) == 1.0

@@ -3,7 +3,7 @@
 They are built where the package is installed, if there is a C compiler, once for each generation of processors, and
 make training on a CPU about twice as fast. Everything runs without them. `SEQ2SEQ_KERNELS=off` in the environment, or
 `disabled()`, leaves them unused; `avx512`, `avx2` and `generic` take those of that generation, or of an earlier one
-where the processor, or the compiler, had no more.
+where the processor, or the compiler, had no more. Anything else is as if nothing was set: the newest that runs.
 """
 
 from __future__ import annotations
