@@ -211,17 +211,17 @@ class TrainingConfig(Section):
     r_drop: float = Field(default=0.0, ge=0.0)
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = "inverse_sqrt"
     warmup_steps: int = Field(default=4000, ge=1)
-    learning_rate_scale: float = Field(default=1.0, gt=0.0)  # times d_model^-0.5 * warmup_steps^-0.5 at the peak
+    learning_rate_scale: float = Field(default=1.0, gt=0.0, le=1e6)  # its peak, in (d_model * warmup_steps)^-0.5
     # "muon" has the matrices of layers updated by Muon (see training/muon.py), all else by Adam, both with one learning
     # rate: on Multi30k a step teaches more and takes hardly longer (experiments/LOG.md, "Muon"). The paper has Adam.
     # The two settings of Muon were found at d_model = 128, and are nothing to Adam.
     optimizer: Literal["adam", "muon"] = "adam"
     muon_momentum: float = Field(default=0.95, ge=0.0, lt=1.0)
-    muon_scale: float = Field(default=0.4, gt=0.0)  # root mean square of an update, in learning rates
+    muon_scale: float = Field(default=0.4, gt=0.0, le=100.0)  # root mean square of an update, in learning rates
     adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     adam_beta2: float = Field(default=0.98, ge=0.0, lt=1.0)
     adam_epsilon: float = Field(default=1e-9, gt=0.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1000.0)
     clip_norm: float = Field(default=0.0, ge=0.0)  # 0: gradients are not clipped
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

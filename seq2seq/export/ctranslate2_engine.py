@@ -314,7 +314,7 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
         return folder
     from seq2seq.export.exporting import Certification, export_run
 
-    warn(f"making a {quantization} export in {folder}, once for this model")
+    warn(f"making an export ({quantization}) in {folder}, once for this model")
     export_run(
         run.path,
         folder,

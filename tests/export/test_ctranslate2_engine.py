@@ -233,7 +233,7 @@ def test_command_line(tiny_run: Any, tmp_path: Path, run_cli: Any) -> None:
     text = b"the cat\n\nthe dog sees the king\n"
     ours = run_cli("translate", run, "--beam-size", "1", stdin=text)
     theirs = run_cli("translate", run, "--beam-size", "1", "--engine", "ctranslate2", "--threads", "1", stdin=text)
-    assert theirs.code == 0 and theirs.out == ours.out and "making a float32 export" in theirs.err
+    assert theirs.code == 0 and theirs.out == ours.out and "making an export (float32)" in theirs.err
     again = run_cli("translate", run, "--engine", "ctranslate2", "--format", "jsonl", "--n-best", "2", stdin=text)
     assert again.err == "" and json.loads(again.lines[0])["piece_log_probabilities"]
     for wrong in (("--engine", "onnx"), ("--quantization", "int8"), ("--engine", "ctranslate2", "--precision", "bf16")):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from seq2seq.config import Config, ModelConfig, TrainingConfig
@@ -205,3 +206,9 @@ def test_a_run_keeps_its_optimizer() -> None:
     adam, muon = Config(), Config.model_validate({"training": {"optimizer": "muon"}})
     with pytest.raises(RunError, match=r"training.optimizer = 'muon', but this run began with 'adam'"):
         check_changes(adam, muon)
+
+
+@pytest.mark.parametrize("name", ["muon_scale", "learning_rate_scale", "weight_decay"])
+def test_settings_that_no_float32_holds_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        TrainingConfig.model_validate({"optimizer": "muon", name: 1e300})
