@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 from seq2seq.errors import OptionError
@@ -39,13 +40,15 @@ def lacks_int8_products() -> bool:
     return platform.machine() == "x86_64" and bool(flags) and not {"avx512_vnni", "avx_vnni"} & set(flags)
 
 
+@cache
 def _of_processor(field: str) -> str:
     """A field of the first processor in /proc/cpuinfo, "" where there is none."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == field:
-                return value.strip()
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() == field:
+                    return value.strip()
     except OSError:
         pass
     return ""

@@ -243,5 +243,5 @@ def describe(certificate: dict[str, Any], folder: Path) -> str:
         )
     elif computing is not None and computing["environment"] and computing["quantization"].startswith("int8"):
         (setting,) = (f"{name}={value}" for name, value in computing["environment"].items())
-        lines.append(f"  computed with {setting} in the environment, which other programs need here, too")
+        lines.append(f"  computed with {setting} in the environment, which other programs may need here, too")
     return "\n".join(lines)
