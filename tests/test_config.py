@@ -114,8 +114,10 @@ def test_tiny_and_quick_have_the_sizes_of_wu_et_al_and_end_by_themselves(preset:
     training = config.training
     assert (training.schedule, training.warmup_steps, training.average_checkpoints) == ("cosine", 400, 3)
     assert learning_rate(training, model.d_model, 400, 10_000) == pytest.approx(2.5e-3, rel=1e-3)
-    assert training.optimizer == "muon"
-    assert all(build_config({}, preset=other).training.optimizer == "adam" for other in (None, "base", "big"))
+    assert (training.optimizer, training.weight_decay) == ("muon", 0.3)
+    for other in (None, "base", "big"):
+        untouched = build_config({}, preset=other).training
+        assert (untouched.optimizer, untouched.weight_decay) == ("adam", 0.0)
 
 
 def test_quick_differs_from_tiny_by_its_time_and_dropout_alone() -> None:

@@ -30,8 +30,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DATA = ROOT / "data" / "multi30k"
 PLAIN = ("training.optimizer=adam", "training.schedule=inverse_sqrt", "training.warmup_steps=1600",
-         "training.learning_rate_scale=1.0", "training.max_steps=16000", "training.keep_last=10",
-         "training.average_checkpoints=10")  # fmt: skip
+         "training.learning_rate_scale=1.0", "training.weight_decay=0", "training.max_steps=16000",
+         "training.keep_last=10", "training.average_checkpoints=10")  # fmt: skip
 
 
 class Recipe(NamedTuple):

@@ -42,8 +42,8 @@ def train(row: Row, run: Path, seed: int, max_steps: int) -> dict[str, Any]:
     """Trains and scores one row. Perplexity is that of the last weights, before averaging."""
     if not (run / "model.json").exists():
         common = ("training.optimizer=adam", "training.warmup_steps=800", "training.learning_rate_scale=0.8",
-                  f"training.seed={seed}", f"training.max_steps={max_steps}", f"training.validate_every={max_steps}",
-                  "training.num_threads=1")  # fmt: skip
+                  "training.weight_decay=0", f"training.seed={seed}", f"training.max_steps={max_steps}",
+                  f"training.validate_every={max_steps}", "training.num_threads=1")  # fmt: skip
         options = [part for setting in (*common, *row.settings) for part in ("--set", setting)]
         seq2seq("train", str(RECIPE), "--run-dir", str(run), "--overwrite", *options)
     info = json.loads((run / "model.json").read_text(encoding="utf-8"))

@@ -84,6 +84,7 @@ def configure(settings: Settings) -> Config:
         "training.batch_tokens": settings.batch_tokens,
         "training.label_smoothing": settings.label_smoothing,
         "training.optimizer": "adam",
+        "training.weight_decay": 0.0,
         "training.schedule": "inverse_sqrt",
         "training.warmup_steps": settings.rate_warmup,
         "training.learning_rate_scale": settings.rate_scale,
