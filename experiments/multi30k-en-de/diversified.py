@@ -2,7 +2,7 @@
 
     python experiments/multi30k-en-de/diversified.py [--seed 1] [--rounds 2]
 
-Trains the teachers on the corpus alone (preset `tiny`; those of `--backward-seeds` from German to English), has them
+Trains the teachers on the corpus alone (preset `quick`; those of `--backward-seeds` from German to English), has them
 translate it (`seq2seq diversify`), and trains the student on it all. With `--rounds 2` that student is one more
 teacher, two translations are taken of each, and another student is trained. The last one is measured on the test sets
 as run.py does. What is in runs/ already is not done again; a training that was interrupted is resumed. Nothing but the
@@ -20,8 +20,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DATA = ROOT / "data" / "multi30k"
 COMMON = ('data.bleu_tokenize="none"',)  # what lowercase.toml has is for its own files
-STUDENT = ("model.dropout=0.2", "training.batch_tokens=4096", "training.warmup_steps=800",
-           "training.learning_rate_scale=0.8", "training.max_steps=10000", "decoding.length_penalty=2.2")  # fmt: skip
+STUDENT = ("model.dropout=0.2", "training.batch_tokens=4096", "training.max_steps=6500")
 
 
 def seq2seq(*arguments: str | Path) -> None:
@@ -52,7 +51,7 @@ def files(train_folder: Path, source: str, target: str) -> list[str | Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the last student; those before have 1")
-    parser.add_argument("--rounds", type=int, default=2, help="of students, each with those before as teachers")
+    parser.add_argument("--rounds", type=int, default=1, help="of students, each with those before as teachers")
     parser.add_argument("--forward-seeds", type=int, nargs="*", default=[11, 12])
     parser.add_argument("--backward-seeds", type=int, nargs="*", default=[13])
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for every training")
@@ -67,7 +66,8 @@ def main() -> None:
     ):
         for seed in seeds:
             run = arguments.runs / f"m30k-teacher{option.removeprefix('-')}-{seed}"
-            teachers[option].append(train(run, *corpus, settings=[f"training.seed={seed}", *COMMON, *arguments.set]))
+            settings = [f"training.seed={seed}", *COMMON, *arguments.set]
+            teachers[option].append(train(run, "--preset", "quick", *corpus, settings=settings))
     for number in range(1, arguments.rounds + 1):
         more = arguments.runs / f"m30k-diversified-data-{number}"
         if not all((more / f"train.lc.norm.tok.{language}").exists() for language in ("en", "de")):

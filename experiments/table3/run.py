@@ -99,7 +99,7 @@ def draw(results: dict[str, Any]) -> None:
     if BASE.name not in results or not rows:
         return
     base = results[BASE.name]["bleu"]
-    figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8, 1.5 + 0.36 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     places = range(len(rows))
@@ -112,7 +112,7 @@ def draw(results: dict[str, Any]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("BLEU minus that of the base model")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(frameon=False, loc="lower left")
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     figure.savefig(HERE / "table3.png", dpi=110)
 
 
