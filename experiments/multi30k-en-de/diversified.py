@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for every training")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds: at least 1")
     if not (DATA / "train.lc.norm.tok.en").exists():
         sys.exit(f"{DATA}: there are no lc.norm.tok files; run.py --only lowercase fetches them")
     teachers = {"--forward": [], "--backward": []}  # type: dict[str, list[Path]]
