@@ -24,6 +24,7 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.runtime import release_freed_memory
 from seq2seq.text.batching import Indices, Lengths, PiecePairs, plan_epoch
 from seq2seq.training.horizon import time_left
+from seq2seq.training.optimizer import optimizer_bytes
 from seq2seq.training.room import disk_needed
 from seq2seq.training.trainer import Trainer
 
@@ -106,7 +107,8 @@ def preflight(
         available = _all_there_is()
         tight = available is not None and memory > available
         memory += mapped
-    disk = disk_needed(config.training, tensor_bytes(trainer.model.state_dict()))
+    weights, optimizer = tensor_bytes(trainer.model.state_dict()), optimizer_bytes(config.training, trainer.model)
+    disk = disk_needed(config.training, weights, optimizer)
     forecast = Forecast(memory, available, disk, training_time(trainer, pairs, largest[0], seconds), tight, splits)
     trainer.discount(time.perf_counter() - began)
     return forecast

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.config import TrainingConfig
-from seq2seq.training.muon import Muon
+from seq2seq.training.muon import Muon, layer_matrices
 
 
 def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int | None) -> float:
@@ -47,6 +47,12 @@ def build_optimizers(
         options = {"momentum": config.muon_momentum, "scale": config.muon_scale, "weight_decay": config.weight_decay}
         optimizers.append(Muon(mine, **options))
     return optimizers
+
+
+def optimizer_bytes(config: TrainingConfig, model: nn.Module) -> int:
+    """What the optimizers of a model come to hold: two float32 numbers for each of its own, Muon one."""
+    matrices = layer_matrices(model) if config.optimizer == "muon" else {}
+    return sum(4 * parameter.numel() * (1 if parameter in matrices else 2) for parameter in model.parameters())
 
 
 def build_adam(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -11,14 +11,14 @@ from seq2seq.files import check_space, free_space
 from seq2seq.run import Run
 
 
-def check_room(run: Run, config: TrainingConfig, weights: int, tell: Callable[[str], None]) -> None:
+def check_room(run: Run, config: TrainingConfig, weights: int, optimizer: int, tell: Callable[[str], None]) -> None:
     """Raises UnwrittenError where not even one checkpoint and a model fit; warns where all that is kept may not.
 
-    weights: bytes of the model. Its optimizer has twice as many, less with Muon.
+    weights, optimizer: bytes of the model, and of its optimizer's state (`optimizer_bytes`).
     """
     folder = run.path / CHECKPOINTS
-    check_space(folder, 4 * weights + OVERHEAD_BYTES)
-    needed = disk_needed(config, weights)
+    check_space(folder, 2 * weights + optimizer + OVERHEAD_BYTES)
+    needed = disk_needed(config, weights, optimizer)
     there = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
     free = free_space(run.path)
     if free is not None and free + there < needed:
@@ -28,7 +28,7 @@ def check_room(run: Run, config: TrainingConfig, weights: int, tell: Callable[[s
         )
 
 
-def disk_needed(config: TrainingConfig, weights: int) -> int:
+def disk_needed(config: TrainingConfig, weights: int, optimizer: int) -> int:
     """Bytes of all that a run folder may come to hold."""
     # The two newest checkpoints have optimizers; one more checkpoint is being written; and there is the model to use.
-    return weights * (config.keep_last + config.keep_best + 2 * 2 + 3 + 1)
+    return weights * (config.keep_last + config.keep_best + 1 + 1) + 3 * optimizer

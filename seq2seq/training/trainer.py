@@ -34,7 +34,7 @@ from seq2seq.training.horizon import (
     plan_from_timings,
     time_left,
 )
-from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_tensors
+from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_bytes, optimizer_tensors
 from seq2seq.training.restoring import check_saved_state
 from seq2seq.training.room import check_room
 from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResult, TrainingError, TrainingState, Window
@@ -87,7 +87,8 @@ class Trainer:
         state = self.state
         self.set_horizon()
         if not self.done():
-            check_room(self.run, self.config, tensor_bytes(self.model.state_dict()), self.observer.message)
+            sizes = tensor_bytes(self.model.state_dict()), optimizer_bytes(self.config, self.model)
+            check_room(self.run, self.config, *sizes, self.observer.message)
         started, before = time.perf_counter(), state.seconds
         timings: list[float] = []
         done = self.done()

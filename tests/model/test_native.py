@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from seq2seq.errors import OptionError
 from seq2seq.model import native
 from seq2seq.model.dropout import Seeds, dropout, native_dropout, seeded
 from seq2seq.model.functional import embed, layer_norm, linear
@@ -937,9 +938,17 @@ def test_the_environment_switches_them_off(monkeypatch, fresh, value):
     assert not native.available()
 
 
+@pytest.mark.parametrize("value", ["avx", "none", "true"])
+def test_a_value_that_is_unknown_is_an_error_with_those_that_are_known(monkeypatch, fresh, value):
+    monkeypatch.setenv("SEQ2SEQ_KERNELS", value)
+    with pytest.raises(OptionError, match=rf"SEQ2SEQ_KERNELS = '{value}'.*generic, avx2, avx512, on, off"):
+        native.available()
+
+
 @built
-def test_another_value_leaves_them_on(monkeypatch, fresh):
-    monkeypatch.setenv("SEQ2SEQ_KERNELS", "on")
+@pytest.mark.parametrize("value", ["", "on", "1"])
+def test_on_is_as_if_nothing_was_set(monkeypatch, fresh, value):
+    monkeypatch.setenv("SEQ2SEQ_KERNELS", value)
     assert native.available()
     assert native.generation() == generations()[-1], "the newest that runs here"
 
@@ -994,6 +1003,7 @@ def fresh():
 def test_a_process_started_with_them_off_computes_the_same_without_them():
     code = """
 import torch
+from seq2seq.errors import OptionError
 from seq2seq.model import native
 from seq2seq.model.functional import linear
 print(native.available(), linear(torch.ones(2, 3), torch.ones(1, 3, requires_grad=True), torch.ones(1)).tolist())

@@ -16,12 +16,12 @@ from seq2seq.training.room import check_room
 WEIGHTS = 1_000_000
 
 
-def check(folder: Path, free: int | None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def check(folder: Path, free: int | None, monkeypatch: pytest.MonkeyPatch, optimizer: int = 2 * WEIGHTS) -> list[str]:
     told: list[str] = []
     for module in (files_module, room_module):
         monkeypatch.setattr(module, "free_space", lambda _: free)
     config = TrainingConfig.model_validate({"keep_last": 5, "keep_best": 1})
-    check_room(Run(folder), config, WEIGHTS, told.append)
+    check_room(Run(folder), config, WEIGHTS, optimizer, told.append)
     return told
 
 
@@ -41,3 +41,10 @@ def test_where_not_all_may_fit_it_is_told_and_what_is_there_counts(
     (tmp_path / "checkpoints" / "step-00000001" / "model.safetensors").write_bytes(bytes(100_000))
     assert check(tmp_path, 13_900_000, monkeypatch) == []
     assert check(tmp_path, None, monkeypatch) == []
+
+
+def test_an_optimizer_that_keeps_less_needs_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(tmp_path, 10_999_999, monkeypatch, optimizer=WEIGHTS) != []
+    assert check(tmp_path, 11_000_000, monkeypatch, optimizer=WEIGHTS) == []
+    with pytest.raises(UnwrittenError):
+        check(tmp_path, 2_900_000, monkeypatch, optimizer=WEIGHTS)

@@ -3,7 +3,7 @@
 They are built where the package is installed, if there is a C compiler, once for each generation of processors, and
 make training on a CPU about twice as fast. Everything runs without them. `SEQ2SEQ_KERNELS=off` in the environment, or
 `disabled()`, leaves them unused; `avx512`, `avx2` and `generic` take those of that generation, or of an earlier one
-where the processor, or the compiler, had no more. Anything else is as if nothing was set: the newest that runs.
+where the processor, or the compiler, had no more; `on` the newest that runs, as if nothing was set.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from seq2seq.errors import OptionError
 
 VERSION = 6  # of the functions' signatures, as kernels.c says it
 
@@ -56,15 +58,22 @@ TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # By what `processor_level` in kernels.c gives: the name for people, and for SEQ2SEQ_KERNELS; and the library's file.
 GENERATIONS = (("generic", "_kernels"), ("avx2", "_kernels_avx2"), ("avx512", "_kernels_avx512"))
 
+OFF, ON = ("off", "0", "no"), ("", "on", "1", "yes")  # what else SEQ2SEQ_KERNELS may be
+
 
 @cache
 def _chosen() -> tuple[str, ctypes.CDLL] | None:
-    """The newest generation that was built and that this processor runs; None where there is none or none is wanted."""
+    """The newest generation that was built and that this processor runs; None where there is none or none is wanted.
+
+    Raises OptionError where SEQ2SEQ_KERNELS is nothing that is known.
+    """
     wanted = os.environ.get("SEQ2SEQ_KERNELS", "").lower()
-    generic = None if wanted in ("off", "0", "no") else _load(GENERATIONS[0][1])
+    names = [name for name, _ in GENERATIONS]
+    if wanted not in (*names, *OFF, *ON):
+        raise OptionError(f"SEQ2SEQ_KERNELS = {wanted!r} in the environment: write one of {', '.join(names)}, on, off")
+    generic = None if wanted in OFF else _load(GENERATIONS[0][1])
     if generic is None:
         return None
-    names = [name for name, _ in GENERATIONS]
     level = int(generic.processor_level())
     if wanted in names:
         level = min(level, names.index(wanted))
