@@ -228,6 +228,8 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=1, ge=0, lt=2**31)
+    # Fine-tuning: a finished run whose weights and vocabulary training begins with; its model must have these sizes.
+    init_from: str = ""
     num_threads: int = Field(default=0, ge=0, le=1024)  # 0: as many as there are cores
     # Parts of a batch trained at once on a CPU, sharing its threads; 0: one a thread where each has enough to do.
     workers: int = Field(default=0, ge=0, le=1024)

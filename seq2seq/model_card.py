@@ -30,6 +30,7 @@ def model_card(config: Config, info: Mapping[str, Any]) -> str:
          f"minutes, {training['precision']}, seed {training['seed']}, "
          f"{training['hardware']}, torch {training['torch']}"),
         ("Weights", weights),
+        *([("Fine-tuned from", training["init_from"])] if training.get("init_from") else []),
     ]  # fmt: skip
     if validation["bleu"] is not None:
         rows.append(("Validation BLEU", f"{validation['bleu']:.2f} (beam {validation['beam_size']}, sacreBLEU "

@@ -8,19 +8,22 @@ from __future__ import annotations
 import contextlib
 import gc
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from seq2seq import __version__
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, UnwrittenError, write_atomic
+from seq2seq.finetuning import INITIAL, InitialRun, merged
 from seq2seq.machine import peak_memory_bytes
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
@@ -106,18 +109,23 @@ def train(
                 threads = set_up_cpu(config.training.num_threads)
                 if resume:
                     tell_changes(run.config(), config, observer.message)
-                corpora = prepare(config, run, observer, resume=resume)
+                initial = _initial(config, run, resume=resume)
+                corpora = prepare(config, run, observer, initial, resume=resume)
                 check_identity(run.identity() if resume else {}, corpora.identity)
                 sampled = opened.enter_context(_sampled(config, run, corpora))
                 trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
-                if resume:
-                    at = "resumed at step {:,}" if trainer.resume() else "no complete checkpoint: starting at step 0"
-                    observer.message(at.format(trainer.state.step))
+                if resumed := resume and trainer.resume():
+                    observer.message(f"resumed at step {trainer.state.step:,}")
+                elif resume:
+                    observer.message("no complete checkpoint: starting at step 0")
+                if config.training.init_from and not resumed:
+                    _begin_with(initial or InitialRun(config, run.path), trainer, corpora, observer)
                 _describe(config, corpora, trainer.model, device, threads, observer)
                 if config.training.preflight:
                     _look_ahead(config, trainer, corpora, observer, resumed=resume)
                 # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
-                _write_beginning(config, run, corpora, overwrite=overwrite and not resume)
+                seen = initial.source_hashes() if initial else run.source_hashes() if resume else None
+                _write_beginning(config, run, corpora, seen, overwrite=overwrite and not resume)
                 with _telling_how_to_go_on(run):
                     with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                         trainer.train()
@@ -212,12 +220,31 @@ def _sampled(config: Config, run: Run, corpora: Corpora) -> AbstractContextManag
     return SampledPairs(corpora.train, corpora.tokenizer, config.tokenizer, config.data, run.path / CORPUS, seed=seed)
 
 
-def _write_beginning(config: Config, run: Run, corpora: Corpora, *, overwrite: bool) -> None:
-    """Writes what a run has from its first step on. overwrite: removes the run that the folder holds."""
+def _initial(config: Config, run: Run, *, resume: bool) -> InitialRun | None:
+    """The run to begin with, where one is configured and there is no checkpoint to go on from."""
+    if not config.training.init_from or (resume and run.latest_checkpoint()):
+        return None
+    return InitialRun(config, run.path)
+
+
+def _begin_with(initial: InitialRun, trainer: Trainer, corpora: Corpora, observer: Observer) -> None:
+    """Gives the model another run's weights. Raises RunError where they are not those that the run began with."""
+    check_identity(corpora.identity, {INITIAL: initial.weights_hash})
+    initial.load(trainer.model)
+    observer.message(f"beginning with the weights and the vocabulary of {initial.path}")
+
+
+def _write_beginning(
+    config: Config, run: Run, corpora: Corpora, seen: Mapping[str, NDArray[np.int64]] | None, *, overwrite: bool
+) -> None:
+    """Writes what a run has from its first step on. overwrite: removes the run that the folder holds.
+
+    seen: hashes of the sources that the model has seen before.
+    """
     if overwrite:
         Run.create(run.path, overwrite=True)
     run.write_tokenizer(corpora.tokenizer)
-    run.write_source_hashes(source_hashes(corpora.train_text))
+    run.write_source_hashes(merged(source_hashes(corpora.train_text), seen))
     run.write_identity(corpora.identity)
     run.write_config(config)  # last: from now on it is a run, which can be resumed
 
@@ -323,6 +350,7 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "target_tokens": state.target_tokens,
             "skipped_steps": state.skipped_steps,
             "seed": config.training.seed,
+            "init_from": config.training.init_from or None,
             "averaged_steps": steps,
             "precision": "bf16" if trainer.model.compute_dtype == torch.bfloat16 else "fp32",
             "hardware": describe_hardware(trainer.device),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seq2seq.config import Config
+from seq2seq.finetuning import INITIAL, InitialRun
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (
@@ -39,8 +40,8 @@ class Corpora:
     identity: dict[str, str]
 
 
-def prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> Corpora:
-    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with."""
+def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | None, *, resume: bool) -> Corpora:
+    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with, or that of `initial`."""
     data, folder = config.data, run.path / CORPUS
     ensure_downloads(data.downloads, observer.message)
     text, counts = build_text_corpus(
@@ -50,6 +51,8 @@ def prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> Co
         raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
     if resume and _has_tokenizer(run):
         tokenizer = run.tokenizer()
+    elif initial is not None:
+        tokenizer = initial.tokenizer()
     else:
         seed = derived_seed(config.training.seed, "tokenizer") % 2**31
         tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed)
@@ -60,6 +63,10 @@ def prepare(config: Config, run: Run, observer: Observer, *, resume: bool) -> Co
     valid_text = _held_out(config, run, "valid")
     valid = None
     identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
+    if initial is not None:
+        identity[INITIAL] = initial.weights_hash
+    elif resume and INITIAL in run.identity():
+        identity[INITIAL] = run.identity()[INITIAL]
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
         _check_positions(config, valid)

@@ -26,7 +26,7 @@ from seq2seq.errors import unreadable
 from seq2seq.untrusted import MAX_CONFIG_BYTES
 
 SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
-PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model")}
+PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model"), "training": ("init_from",)}
 
 
 def build_config(
@@ -109,7 +109,7 @@ def refuse_fetching(config: Config, origin: str) -> None:
         if not Path(download.path).is_file():
             raise ConfigError(
                 f"{origin}: data.downloads.{index}.path = {_show(download.path)}: is not there, and nothing is fetched "
-                "on the word of a run folder; name the recipe: seq2seq train RECIPE.toml --run-dir ... --resume"
+                "on the word of a run folder; name the recipe that it was made with: seq2seq train RECIPE.toml ..."
             )
 
 

@@ -16,12 +16,17 @@ MAY_CHANGE = REMEDIES | {
     "keep_best", "average", "average_checkpoints", "num_threads", "device", "max_skipped_steps", "preflight",
 }  # fmt: skip
 # Where the files are: hashes in every checkpoint vouch for what is in them.
-PATHS = {"data": {*DATA_PATHS, "downloads"}, "tokenizer": {"source_model", "target_model"}}
+PATHS = {
+    "data": {*DATA_PATHS, "downloads"}, "tokenizer": {"source_model", "target_model"}, "training": {"init_from"},
+}  # fmt: skip
 # What of [decoding] a validation goes by, and with it which checkpoint is the best and when patience ends. The rest is
 # for the finished model.
 VALIDATED = {"length_penalty", "length_normalization", "max_extra_length", "max_source_length"}
 # What the content hashes of a run are of.
-HASHED = {"corpus": "data.train_*", "validation": "data.valid_*", "tokenizer": "the run folder's tokenizer"}
+HASHED = {
+    "corpus": "data.train_*", "validation": "data.valid_*", "tokenizer": "the run folder's tokenizer",
+    "initial_model": "training.init_from",
+}  # fmt: skip
 
 
 def check_changes(old: Config, new: Config) -> None:
@@ -55,10 +60,11 @@ def tell_changes(old: Config, new: Config, tell: Callable[[str], None]) -> None:
 
 
 def _may_change(section: str, name: str, before: object, after: object) -> bool:
-    if section == "training":
+    if section == "training" and name not in PATHS[section]:
         return name in MAY_CHANGE
     if section == "decoding":
         return name not in VALIDATED
-    # Files may have moved. But without its path the validation set, or a given tokenizer, would silently be gone.
+    # Files may have moved. But without its path the validation set, or a given tokenizer, would silently be gone, and
+    # a run that began with another one's weights would not say so.
     may_vanish = name == "downloads" or name.startswith("test_")
     return name in PATHS.get(section, ()) and (may_vanish or bool(before) == bool(after))

@@ -24,7 +24,7 @@ ORDER: list[set[str]] = [
     {"files"},
     {"checkpoints", "resuming", "weights"},
     {"run"},
-    {"training", "decoding"},
+    {"training", "decoding", "finetuning"},
     {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight", "preparing"},
     {"pipeline", "verifying", "diversifying"},
     {"progress"},

@@ -28,6 +28,9 @@ def train(
     preset: Annotated[
         str | None, option("tiny|quick|base|big", "Start from a recipe; tiny takes half an hour, quick ten minutes.")
     ] = None,
+    init_from: Annotated[
+        Path | None, option("RUN", "Fine-tune its model; its recipe is taken unless another is given.")
+    ] = None,
     set_: Annotated[list[str] | None, option("SECTION.KEY=VALUE", "Change a setting; repeatable.", "--set")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
@@ -36,7 +39,8 @@ def train(
     """Train a translator from parallel text.
 
     CONFIG.toml is a recipe. Give one, or --source and --target with --preset, or both: files given here take the place
-    of the recipe's corpus. A run that was stopped goes on with --run-dir and --resume alone.
+    of the recipe's corpus. A run that was stopped goes on with --run-dir and --resume alone. With --init-from training
+    begins with a finished run's weights and vocabulary, on whatever corpus is given.
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite exclude each other")
@@ -56,15 +60,23 @@ def train(
         config = run_dir / "config.toml"
         if not config.exists():
             raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give the recipe as well")
+    elif init_from is not None and config is None and preset is None:
+        config, from_run = init_from / "config.toml", True
+        if not config.exists():
+            raise UserError(f"--init-from: {init_from}: no such run folder; check the path")
     set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
     if config is None and not corpus and not set_corpus:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
     from seq2seq.recipe import load_config, refuse_fetching
 
-    settings = load_config(config, preset=preset, overrides=set_ or [], data=corpus or None)
+    changes = [*(set_ or []), *([f"training.init_from={init_from}"] if init_from is not None else [])]
+    settings = load_config(config, preset=preset, overrides=changes, data=corpus or None)
     if from_run:
         refuse_fetching(settings, str(config))
-    folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
+    name = config.stem if config is not None else settings.preset or "run"
+    if init_from is not None:
+        name = f"{init_from.resolve().name}-finetuned"
+    folder = run_dir or Path("runs") / name
 
     from seq2seq import pipeline
     from seq2seq.progress import TrainingProgress, describe_outcome

@@ -1,0 +1,249 @@
+"""Training that begins with the weights of a finished run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import Listener
+from typer.testing import CliRunner
+
+from seq2seq import pipeline
+from seq2seq.cli import app
+from seq2seq.config import Config, ConfigError
+from seq2seq.errors import UserError
+from seq2seq.files import RunError
+from seq2seq.recipe import build_config, load_config
+from seq2seq.run import Run
+from seq2seq.text.corpus import hash_sources
+from seq2seq.training.state import Interrupted
+
+FIRST = [("der rote hund", "the red dog"), ("ein hund sieht rot", "a dog sees red"), ("der hund", "the dog")] * 20
+OTHER = [("die gelbe katze", "the yellow cat"), ("eine katze mag gelb", "a cat likes yellow")] * 30
+SIZES: dict[str, dict[str, Any]] = {
+    "tokenizer": {"vocab_size": 60},
+    "model": {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1},
+    "training": {
+        "max_steps": 6, "batch_tokens": 100, "warmup_steps": 4, "log_every": 2, "validate_every": 3, "save_every": 3,
+        "average_checkpoints": 1, "num_threads": 1, "device": "cpu", "precision": "fp32",
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_machine_as_it_was() -> Iterator[None]:
+    """Training sets up the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+
+
+def written(folder: Path, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Two aligned files, as fields of [data]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for side, name in enumerate(("a.de", "a.en")):
+        (folder / name).write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
+    return {"train_source": str(folder / "a.de"), "train_target": str(folder / "a.en")}
+
+
+def configured(corpus: dict[str, str], **sections: dict[str, Any]) -> Config:
+    values = {section: {**SIZES.get(section, {}), **sections.get(section, {})} for section in {**SIZES, **sections}}
+    return build_config({**values, "data": corpus})
+
+
+def train(config: Config, folder: Path, listener: Listener | None = None, **options: Any) -> pipeline.Outcome:
+    return pipeline.train(config, folder, listener or Listener(), **options)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "seq2seq.curves", None)
+        train(configured(written(folder / "data", FIRST)), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> dict[str, str]:
+    return written(tmp_path / "other", OTHER)
+
+
+def from_run(run: Path, **training: Any) -> dict[str, dict[str, Any]]:
+    return {"training": {"init_from": str(run), **training}}
+
+
+def test_training_begins_with_the_weights_and_the_vocabulary_of_the_run(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    listener = Listener()
+    at_rest = from_run(first, learning_rate_scale=1e-12, max_steps=1, seed=5)
+    outcome = train(configured(other, **at_rest), tmp_path / "run", listener)
+    assert f"beginning with the weights and the vocabulary of {first}" in listener.messages
+    assert (tmp_path / "run" / "tokenizer.model").read_bytes() == (first / "tokenizer.model").read_bytes()
+    began = Run.open(first).load_model().state_dict()
+    for name, tensor in outcome.run.load_model().state_dict().items():
+        torch.testing.assert_close(tensor, began[name], rtol=0, atol=1e-9)
+    assert outcome.run.info()["training"]["init_from"] == str(first)
+    assert str(first) in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_goes_on_from_there(first: Path, other: dict[str, str], tmp_path: Path) -> None:
+    began = Run.open(first).load_model().state_dict()
+    outcome = train(configured(other, **from_run(first)), tmp_path / "run")
+    now = outcome.run.load_model().state_dict()
+    moved = max(float((tensor - began[name]).abs().max()) for name, tensor in now.items())
+    assert 1e-4 < moved < 1.0
+
+
+def test_dropout_and_everything_else_but_the_sizes_may_be_other(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    sections = from_run(first, optimizer="muon", weight_decay=0.1, batch_tokens=80, label_smoothing=0.0)
+    config = configured(other, model={"dropout": 0.4, "head_size": 8}, tokenizer={"vocab_size": 999}, **sections)
+    assert train(config, tmp_path / "run").state.step == 6
+
+
+def test_the_model_is_said_to_have_seen_both_corpora(first: Path, other: dict[str, str], tmp_path: Path) -> None:
+    hashes = train(configured(other, **from_run(first)), tmp_path / "run").run.source_hashes()
+    assert hashes is not None
+    exact, normalized = hash_sources([pair[0] for pair in FIRST + OTHER])
+    np.testing.assert_array_equal(hashes["exact"], np.unique(exact))
+    np.testing.assert_array_equal(hashes["normalized"], np.unique(normalized))
+
+
+class After:
+    """Asks for an end after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def test_a_resumed_run_is_the_same_to_the_bit_and_no_longer_needs_the_one_it_began_with(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(first, tmp_path / "first")
+    config = configured(other, **from_run(tmp_path / "first"))
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "parts", stop=After(4))
+    shutil.rmtree(tmp_path / "first")
+    train(config, tmp_path / "parts", resume=True)
+    for name in ("model.safetensors", "training_sources.safetensors", "identity.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_before_the_first_checkpoint_it_has_to_be_the_same_run(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(first, tmp_path / "first")
+    config = configured(other, **from_run(tmp_path / "first"))
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "parts", stop=After(1))
+    shutil.rmtree(tmp_path / "parts" / "checkpoints")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=r"training\.init_from: .*first: no such run folder"):
+        train(config, tmp_path / "parts", resume=True)
+    changed = configured(written(tmp_path / "more", FIRST), training={"seed": 2})
+    train(changed, tmp_path / "second")
+    with pytest.raises(
+        RunError, match=r"the initial_model is not the one that this run began with .*init_from.*put it back"
+    ):
+        train(configured(other, **from_run(tmp_path / "second")), tmp_path / "parts", resume=True)
+    with pytest.raises(RunError, match=r"training\.init_from = ''"):
+        train(configured(other), tmp_path / "parts", resume=True)
+    train(configured(other, **from_run(tmp_path / "moved")), tmp_path / "parts", resume=True)
+    assert (tmp_path / "parts/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"d_model": 32}}, r"that model has model\.d_model = 16, this configuration 32: .*config\.toml"),
+        ({"model": {"head_size": 4}}, r"model\.head_size = 8, this configuration 4"),
+        ({"model": {"norm": "pre"}}, r"model\.norm = post, this configuration pre"),
+        ({"model": {"num_decoder_layers": 2}}, r"model\.num_decoder_layers = 1"),
+        ({"tokenizer": {"shared": False}}, r"tokenizer\.shared = true, this configuration false"),
+        ({"tokenizer": {"source_model": "x.model"}}, r"tokenizer\.source_model are both given"),
+        ({"model": {"tied_embeddings": "none"}}, r"other tensors \(model\.tied_embeddings"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_written(
+    first: Path, other: dict[str, str], tmp_path: Path, sections: dict[str, dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(configured(other, **sections, **from_run(first)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_not_there_not_finished_damaged_or_the_same_is_refused(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    def fails(run: Path, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            train(configured(other, **from_run(run)), tmp_path / "run", overwrite=True)
+
+    fails(tmp_path / "absent", r"training\.init_from: .*absent: no such run folder")
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", r"training\.init_from: .*not a run folder")
+    shutil.copytree(first, tmp_path / "cut")
+    (tmp_path / "cut" / "model.json").unlink()
+    fails(tmp_path / "cut", r"training\.init_from: .*no finished model")
+    shutil.copytree(first, tmp_path / "bad")
+    content = bytearray((first / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "bad" / "model.safetensors").write_bytes(content)
+    fails(tmp_path / "bad", r"model\.safetensors: damaged")
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(first, tmp_path / "run")
+    fails(tmp_path / "run", r"that is the run to be trained; choose another --run-dir")
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+
+
+def test_a_path_in_a_recipe_is_of_its_folder_and_on_the_command_line_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "r.toml"
+    recipe.write_text('[data]\ntrain_source = "a"\ntrain_target = "b"\n[training]\ninit_from = "../runs/x"\n')
+    assert load_config(recipe).training.init_from == f"{tmp_path}/runs/x"
+    monkeypatch.chdir(tmp_path)
+    assert load_config(recipe, overrides=["training.init_from=runs/y"]).training.init_from == f"{tmp_path}/runs/y"
+
+
+def test_on_the_command_line_the_runs_recipe_is_taken_unless_another_is_given(
+    first: Path, other: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = ["--source", other["train_source"], "--target", other["train_target"]]
+    result = CliRunner().invoke(app, ["train", "--init-from", str(first), *corpus, "--set", "training.max_steps=2"])
+    assert result.exit_code == 0, result.output
+    config = Run.open(tmp_path / "runs" / "run-finetuned").config()
+    assert (config.model.d_model, config.training.max_steps, config.training.batch_tokens) == (16, 2, 100)
+    assert config.training.init_from == str(first)
+    assert config.data.train_source == other["train_source"] and not config.data.valid_source
+    for arguments, message in (
+        (["--init-from", "absent", *corpus], "--init-from: absent: no such run folder"),
+        (["--init-from", str(first), "--preset", "tiny", *corpus], "model.d_model = 16"),
+    ):
+        failed = CliRunner().invoke(app, ["train", "--run-dir", "runs/failed", *arguments])
+        assert isinstance(failed.exception, (SystemExit, UserError))
+        assert message in failed.output + str(failed.exception)
