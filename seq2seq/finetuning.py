@@ -16,13 +16,17 @@ from seq2seq.checkpoints import MODEL
 from seq2seq.config import Config, ConfigError, ModelConfig
 from seq2seq.errors import UserError
 from seq2seq.files import RunError
+from seq2seq.model.shapes import parameter_shapes
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.tokenizer import Tokenizer
+from seq2seq.weights import check_weights
+
+Hashes = Mapping[str, NDArray[np.int64]]
 
 FIELD = "training.init_from"
 INITIAL = "initial_model"  # in a run's identity: the SHA-256 of the weights that it began with
-# What another model may have with the same weights.
+# What has to be the same for weights to mean the same.
 SIZES = ("d_model", "num_heads", "key_size", "d_ff", "num_encoder_layers", "num_decoder_layers", "norm", "activation",
          "positions")  # fmt: skip
 
@@ -38,17 +42,16 @@ class InitialRun:
         self.path = Path(config.training.init_from)
         if self.path.resolve() == own.resolve():
             raise ConfigError(f"{FIELD} = {self.path}: that is the run to be trained; choose another --run-dir")
-        if config.tokenizer.source_model:
-            raise ConfigError(
-                f"{FIELD} and tokenizer.source_model are both given: the tokenizer is that of the run; keep one of them"
-            )
         try:
             self.run = Run.open(self.path)
             self.weights_hash = str(self.run.info()["files"].get(MODEL))
-            self._config = self.run.config()
+            self._config, self._tokenizer = self.run.config(), self.run.tokenizer()
+            self._compare(config)
+            check_weights(self.path / MODEL, self._config, self._tokenizer, self.weights_hash)
+        except ConfigError:
+            raise
         except UserError as error:
             raise RunError(f"{FIELD}: {error}") from None
-        self._compare(config)
 
     def _compare(self, config: Config) -> None:
         for name in SIZES:
@@ -56,8 +59,21 @@ class InitialRun:
             if wanted != given:
                 field = name if name in ModelConfig.model_fields else "head_size"
                 raise self._other(f"model.{field}", given, wanted)
-        if config.tokenizer.shared != self._config.tokenizer.shared:
-            raise self._other("tokenizer.shared", self._config.tokenizer.shared, config.tokenizer.shared)
+        tokenizer, own = config.tokenizer, self._config.tokenizer
+        if tokenizer.shared != own.shared:
+            raise self._other("tokenizer.shared", own.shared, tokenizer.shared)
+        if tokenizer.source_model and (tokenizer.source_model, tokenizer.target_model) != (
+            own.source_model, own.target_model,
+        ):  # fmt: skip
+            raise ConfigError(
+                f"{FIELD} and tokenizer.source_model are both given: the tokenizer is that of the run; keep one of them"
+            )
+        sizes = self._tokenizer.source_vocab_size, self._tokenizer.target_vocab_size
+        shapes = [parameter_shapes(model, *sizes, shared=own.shared) for model in (config.model, self._config.model)]
+        if shapes[0] != shapes[1]:
+            for name in ("tied_embeddings", "max_positions"):
+                if getattr(config.model, name) != getattr(self._config.model, name):
+                    raise self._other(f"model.{name}", getattr(self._config.model, name), getattr(config.model, name))
 
     def _other(self, field: str, given: object, wanted: object) -> ConfigError:
         return ConfigError(
@@ -67,29 +83,27 @@ class InitialRun:
 
     def tokenizer(self) -> Tokenizer:
         """The vocabulary of the weights."""
-        return self.run.tokenizer()
-
-    def source_hashes(self) -> Mapping[str, NDArray[np.int64]] | None:
-        """What its model has seen."""
-        return self.run.source_hashes()
+        return self._tokenizer
 
     def load(self, model: Transformer) -> None:
-        """Copies its weights into a model. Raises RunError where its files are damaged."""
-        try:
-            model.load_state_dict(self.run.load_model().state_dict())
-        except RuntimeError as error:  # which embeddings are one
-            raise ConfigError(
-                f"{FIELD} = {self.path}: that model has other tensors (model.tied_embeddings, model.max_positions?): "
-                f"take the run's own recipe, {self.path / 'config.toml'} ({str(error).splitlines()[-1].strip()})"
-            ) from None
+        """Copies its weights into a model. Raises RunError where its files are damaged, or others than at first."""
+        loaded = self.run.load_model()
+        if self.run.info()["files"].get(MODEL) != self.weights_hash:
+            raise RunError(f"{FIELD}: {self.path}: another model was written there meanwhile: start again")
+        model.load_state_dict(loaded.state_dict())
 
 
-def merged(
-    hashes: Mapping[str, NDArray[np.int64]], earlier: Mapping[str, NDArray[np.int64]] | None
-) -> dict[str, NDArray[np.int64]]:
-    """The hashes of what the model sees now and of what it has seen before, sorted, each once."""
+def all_sources(hashes: Hashes, before: Run) -> Hashes | None:
+    """Hashes of the sources that the model sees now and of those that `before` says it has seen, sorted, each once.
+
+    None where `before` does not say: then nobody can tell what the model has not seen.
+    """
+    try:
+        earlier = before.source_hashes()
+    except RunError:
+        earlier = None
     if earlier is None:
-        return dict(hashes)
+        return None
     return {name: np.union1d(values, earlier[name]) for name, values in hashes.items()}
 
 

@@ -30,8 +30,10 @@ def model_card(config: Config, info: Mapping[str, Any]) -> str:
          f"minutes, {training['precision']}, seed {training['seed']}, "
          f"{training['hardware']}, torch {training['torch']}"),
         ("Weights", weights),
-        *([("Fine-tuned from", training["init_from"])] if training.get("init_from") else []),
     ]  # fmt: skip
+    if origin := training.get("init_from"):
+        name = origin["name"].replace("|", "\\|")
+        rows.append(("Fine-tuned from", f"{name} (SHA-256 of its weights {origin['model_sha256'][:16]})"))
     if validation["bleu"] is not None:
         rows.append(("Validation BLEU", f"{validation['bleu']:.2f} (beam {validation['beam_size']}, sacreBLEU "
                      f"tokenisation {validation['bleu_tokenize']})"))  # fmt: skip

@@ -8,22 +8,20 @@ from __future__ import annotations
 import contextlib
 import gc
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from seq2seq import __version__
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, UnwrittenError, write_atomic
-from seq2seq.finetuning import INITIAL, InitialRun, merged
+from seq2seq.finetuning import INITIAL, Hashes, InitialRun, all_sources
 from seq2seq.machine import peak_memory_bytes
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
@@ -90,6 +88,7 @@ def train(
     resumed.
     """
     check_end(config.training, has_split(config.data, "valid"))
+    native.generation()  # an environment that asks for kernels that do not exist is told now
     device = choose_device(config.training.device)
     if resume and not Run.exists(run_dir):  # it was killed while its data was being prepared, or never began
         observer.message(f"{run_dir}: there is nothing to resume: starting at step 0")
@@ -118,14 +117,15 @@ def train(
                     observer.message(f"resumed at step {trainer.state.step:,}")
                 elif resume:
                     observer.message("no complete checkpoint: starting at step 0")
-                if config.training.init_from and not resumed:
-                    _begin_with(initial or InitialRun(config, run.path), trainer, corpora, observer)
+                if initial is not None and not resumed:
+                    initial.load(trainer.model)
+                    observer.message(f"beginning with the weights and the vocabulary of {initial.path}")
                 _describe(config, corpora, trainer.model, device, threads, observer)
                 if config.training.preflight:
                     _look_ahead(config, trainer, corpora, observer, resumed=resume)
                 # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
-                seen = initial.source_hashes() if initial else run.source_hashes() if resume else None
-                _write_beginning(config, run, corpora, seen, overwrite=overwrite and not resume)
+                hashes = _source_hashes(config, run, corpora, initial, observer)
+                _write_beginning(config, run, corpora, hashes, overwrite=overwrite and not resume)
                 with _telling_how_to_go_on(run):
                     with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                         trainer.train()
@@ -221,30 +221,37 @@ def _sampled(config: Config, run: Run, corpora: Corpora) -> AbstractContextManag
 
 
 def _initial(config: Config, run: Run, *, resume: bool) -> InitialRun | None:
-    """The run to begin with, where one is configured and there is no checkpoint to go on from."""
-    if not config.training.init_from or (resume and run.latest_checkpoint()):
+    """The run to begin with, where one is configured and needed: to go on from a checkpoint, only if it has moved."""
+    path = config.training.init_from
+    if not path:
         return None
+    if resume:
+        run.clean_checkpoints()  # one may have been set aside while it was replaced
+        if run.latest_checkpoint() and path == run.config().training.init_from:
+            return None
     return InitialRun(config, run.path)
 
 
-def _begin_with(initial: InitialRun, trainer: Trainer, corpora: Corpora, observer: Observer) -> None:
-    """Gives the model another run's weights. Raises RunError where they are not those that the run began with."""
-    check_identity(corpora.identity, {INITIAL: initial.weights_hash})
-    initial.load(trainer.model)
-    observer.message(f"beginning with the weights and the vocabulary of {initial.path}")
+def _source_hashes(
+    config: Config, run: Run, corpora: Corpora, initial: InitialRun | None, observer: Observer
+) -> Hashes | None:
+    """Of all sources that the model has seen when it is trained, those of an earlier training included."""
+    hashes = source_hashes(corpora.train_text)
+    if not config.training.init_from:
+        return hashes
+    before = run if initial is None else initial.run  # resumed, it has taken them over
+    found = all_sources(hashes, before)
+    if found is None:
+        observer.message(f"{before.path}: does not tell what its model was trained on: nor will this run")
+    return found
 
 
-def _write_beginning(
-    config: Config, run: Run, corpora: Corpora, seen: Mapping[str, NDArray[np.int64]] | None, *, overwrite: bool
-) -> None:
-    """Writes what a run has from its first step on. overwrite: removes the run that the folder holds.
-
-    seen: hashes of the sources that the model has seen before.
-    """
+def _write_beginning(config: Config, run: Run, corpora: Corpora, hashes: Hashes | None, *, overwrite: bool) -> None:
+    """Writes what a run has from its first step on. overwrite: removes the run that the folder holds."""
     if overwrite:
         Run.create(run.path, overwrite=True)
     run.write_tokenizer(corpora.tokenizer)
-    run.write_source_hashes(merged(source_hashes(corpora.train_text), seen))
+    run.write_source_hashes(hashes)
     run.write_identity(corpora.identity)
     run.write_config(config)  # last: from now on it is a run, which can be resumed
 
@@ -350,7 +357,7 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "target_tokens": state.target_tokens,
             "skipped_steps": state.skipped_steps,
             "seed": config.training.seed,
-            "init_from": config.training.init_from or None,
+            "init_from": _origin(config, corpora),
             "averaged_steps": steps,
             "precision": "bf16" if trainer.model.compute_dtype == torch.bfloat16 else "fp32",
             "hardware": describe_hardware(trainer.device),
@@ -365,6 +372,13 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "best_single_step": state.best_step,
         },
     }
+
+
+def _origin(config: Config, corpora: Corpora) -> dict[str, str] | None:
+    """The name and the weights of the run that training began with; not its path, which is nobody else's business."""
+    if not config.training.init_from:
+        return None
+    return {"name": Path(config.training.init_from).name, "model_sha256": corpora.identity[INITIAL]}
 
 
 def _test(config: Config, run: Run, corpora: Corpora, state: TrainingState) -> Outcome:

@@ -25,6 +25,8 @@ from seq2seq.config import DATA_PATHS, PRESETS, Config, ConfigError, Download, S
 from seq2seq.errors import unreadable
 from seq2seq.untrusted import MAX_CONFIG_BYTES
 
+LIMITS = ("max_steps", "max_epochs", "max_minutes")
+LANGUAGES = ("source_language", "target_language", "bleu_tokenize")  # what is of a corpus, but is not where it lies
 SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
 PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model"), "training": ("init_from",)}
 
@@ -58,9 +60,8 @@ def build_config(
         merged.setdefault(section, {}).update(fields)
     # A horizon that is asked for takes the place of the preset's own.
     asked = values.get("training", {})
-    limits = ("max_steps", "max_epochs", "max_minutes")
-    if any(limit in asked for limit in limits):
-        for limit in limits:
+    if any(limit in asked for limit in LIMITS):
+        for limit in LIMITS:
             if limit not in asked:
                 merged["training"].pop(limit, None)
     try:
@@ -77,11 +78,14 @@ def load_config(
     preset: str | None = None,
     overrides: Sequence[str] = (),
     data: Mapping[str, str] | None = None,
+    tuned: bool = False,
 ) -> Config:
     """Reads a TOML file (or none), applies `--set` overrides and corpus paths, resolves data paths.
 
     path: the TOML file; None starts from the preset alone. overrides: `section.key=value`, values as TOML or plain
     text. data: corpus paths from the command line, relative to the working directory; they replace the file's corpus.
+    tuned: the file is the recipe of a run that is fine-tuned. Its languages and the tokenisation for BLEU stay with
+    another corpus, and an end that is given by --set takes the place of its own.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -91,12 +95,15 @@ def load_config(
     _resolve_paths(sections, base, str(path))
     if data:
         corpus = {key: _absolute(value, Path.cwd(), f"data.{key}") for key, value in data.items()}
-        sections["data"] = {**_without_corpus(sections.get("data", {})), **corpus}
+        kept = LANGUAGES if tuned else ()
+        sections["data"] = {**_without_corpus(sections.get("data", {}), kept), **corpus}
     values.update(sections)
+    overridden = {override.partition("=")[0].strip() for override in overrides}
+    if tuned and overridden & {f"training.{limit}" for limit in LIMITS}:
+        values["training"] = {key: value for key, value in values.get("training", {}).items() if key not in LIMITS}
     for override in overrides:
         _apply_override(values, override)
     origin = str(path) if path is not None else "command line"
-    overridden = {override.partition("=")[0].strip() for override in overrides}
     return build_config(values, preset=preset, origin=origin, overridden=overridden)
 
 
@@ -203,8 +210,8 @@ def _absolute(path: str, base: Path, name: str) -> str:
         raise ConfigError(f"{name} = {_show(path)}: not a usable path ({error}); rename the file") from None
 
 
-def _without_corpus(data: Mapping[str, Any]) -> dict[str, Any]:
-    corpus = {"dataset", "dataset_config", "downloads", "source_language", "target_language", "bleu_tokenize"}
+def _without_corpus(data: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, Any]:
+    corpus = {"dataset", "dataset_config", "downloads", *LANGUAGES} - set(kept)
     return {key: value for key, value in data.items() if key not in corpus and key not in DATA_PATHS}
 
 

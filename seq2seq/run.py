@@ -5,7 +5,7 @@
     model.safetensors      the model to use
     model.json             format version, sizes, hashes, how it was trained, validation scores
     training_sources.safetensors   hashes of the training sources, for the benchmark's overlap report
-    identity.json          content hashes of the corpus, the validation set and the tokenizer
+    identity.json          content hashes of the corpus, the validation set, the tokenizer, the weights at the beginning
     checkpoints/step-00001000/     model.safetensors optimizer.safetensors state.json
     metrics.jsonl          one object a line, append only
     README.md              model card
@@ -270,7 +270,11 @@ class Run(CheckpointFolder):
         """Content hashes of what the run began with; none for a run that has not got so far."""
         return dict(read_json(self.path / IDENTITY)) if (self.path / IDENTITY).exists() else {}
 
-    def write_source_hashes(self, hashes: Mapping[str, NDArray[np.int64]]) -> None:
+    def write_source_hashes(self, hashes: Mapping[str, NDArray[np.int64]] | None) -> None:
+        """None: they are not known."""
+        if hashes is None:
+            (self.path / SOURCE_HASHES).unlink(missing_ok=True)
+            return
         with replacing(self.path / SOURCE_HASHES) as temporary:
             save_arrays(dict(hashes), temporary)
 

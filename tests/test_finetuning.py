@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -97,8 +100,11 @@ def test_training_begins_with_the_weights_and_the_vocabulary_of_the_run(
     began = Run.open(first).load_model().state_dict()
     for name, tensor in outcome.run.load_model().state_dict().items():
         torch.testing.assert_close(tensor, began[name], rtol=0, atol=1e-9)
-    assert outcome.run.info()["training"]["init_from"] == str(first)
-    assert str(first) in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    weights = hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
+    assert outcome.run.info()["training"]["init_from"] == {"name": "run", "model_sha256": weights}
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert f"| Fine-tuned from | run (SHA-256 of its weights {weights[:16]}) |" in card
+    assert str(first) not in card, "where it lies is nobody else's business"
 
 
 def test_it_goes_on_from_there(first: Path, other: dict[str, str], tmp_path: Path) -> None:
@@ -181,9 +187,10 @@ def test_before_the_first_checkpoint_it_has_to_be_the_same_run(
         ({"model": {"head_size": 4}}, r"model\.head_size = 8, this configuration 4"),
         ({"model": {"norm": "pre"}}, r"model\.norm = post, this configuration pre"),
         ({"model": {"num_decoder_layers": 2}}, r"model\.num_decoder_layers = 1"),
+        ({"model": {"positions": "learned"}}, r"model\.positions = sinusoidal"),
         ({"tokenizer": {"shared": False}}, r"tokenizer\.shared = true, this configuration false"),
         ({"tokenizer": {"source_model": "x.model"}}, r"tokenizer\.source_model are both given"),
-        ({"model": {"tied_embeddings": "none"}}, r"other tensors \(model\.tied_embeddings"),
+        ({"model": {"tied_embeddings": "none"}}, r"model\.tied_embeddings = auto, this configuration none"),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_written(
@@ -247,3 +254,136 @@ def test_on_the_command_line_the_runs_recipe_is_taken_unless_another_is_given(
         failed = CliRunner().invoke(app, ["train", "--run-dir", "runs/failed", *arguments])
         assert isinstance(failed.exception, (SystemExit, UserError))
         assert message in failed.output + str(failed.exception)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_run_with_a_given_tokenizer_may_be_fine_tuned(
+    first: Path, other: dict[str, str], tmp_path: Path, shared: bool
+) -> None:
+    given = {"source_model": str(first / "tokenizer.model"), "shared": shared}
+    if not shared:
+        given["target_model"] = given["source_model"]
+    train(configured(other, tokenizer=given), tmp_path / "given")
+    again = train(configured(other, tokenizer=given, **from_run(tmp_path / "given")), tmp_path / "run")
+    assert again.run.tokenizer().content_hash() == Run.open(tmp_path / "given").tokenizer().content_hash()
+
+
+def test_the_tuned_may_be_tuned_again(first: Path, other: dict[str, str], tmp_path: Path) -> None:
+    train(configured(other, **from_run(first)), tmp_path / "second")
+    third = [("drei", "three")] * 40
+    run = train(configured(written(tmp_path / "third", third), **from_run(tmp_path / "second")), tmp_path / "run").run
+    hashes = run.source_hashes()
+    assert hashes is not None
+    exact, _ = hash_sources([pair[0] for pair in FIRST + OTHER + third])
+    np.testing.assert_array_equal(hashes["exact"], np.unique(exact))
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage"])
+def test_where_the_run_does_not_tell_what_it_saw_neither_does_the_new_one(
+    first: Path, other: dict[str, str], tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(first, tmp_path / "first")
+    hashes = tmp_path / "first" / "training_sources.safetensors"
+    hashes.unlink() if damage == "gone" else hashes.write_bytes(b"nothing")
+    listener = Listener()
+    outcome = train(configured(other, **from_run(tmp_path / "first")), tmp_path / "run", listener)
+    assert outcome.run.source_hashes() is None
+    assert any("does not tell what its model was trained on" in message for message in listener.messages)
+
+
+def test_a_run_that_was_not_tuned_writes_its_hashes_anew_when_it_is_resumed(first: Path, tmp_path: Path) -> None:
+    shutil.copytree(first, tmp_path / "run")
+    (tmp_path / "run" / "training_sources.safetensors").write_bytes(b"nothing")
+    config = Run.open(first).config()
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 8})})
+    hashes = train(longer, tmp_path / "run", resume=True).run.source_hashes()
+    assert hashes is not None and len(hashes["exact"]) == 3
+
+
+def test_a_resumed_run_keeps_to_the_run_it_began_with(first: Path, other: dict[str, str], tmp_path: Path) -> None:
+    train(configured(other, **from_run(first)), tmp_path / "run")
+    train(configured(written(tmp_path / "x", FIRST), training={"seed": 9}), tmp_path / "second")
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    for place, message in (
+        (tmp_path / "second", "the initial_model is not the one"),
+        (tmp_path / "absent", "absent: no such run folder"),
+        (tmp_path / "run", "that is the run to be trained"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(configured(other, **from_run(place, max_steps=8)), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+    shutil.copytree(first, tmp_path / "moved")
+    outcome = train(configured(other, **from_run(tmp_path / "moved", max_steps=8)), tmp_path / "run", resume=True)
+    assert outcome.state.step == 8
+
+
+def test_a_model_that_is_replaced_meanwhile_is_noticed(
+    first: Path, other: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(first, tmp_path / "first")
+    train(configured(written(tmp_path / "x", FIRST), training={"seed": 9}), tmp_path / "second")
+    prepare = pipeline.prepare
+
+    def replacing(*arguments: Any, **options: Any) -> Any:
+        for name in ("model.safetensors", "model.json"):
+            shutil.copy(tmp_path / "second" / name, tmp_path / "first" / name)
+        return prepare(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "prepare", replacing)
+    with pytest.raises(RunError, match="another model was written there meanwhile"):
+        train(configured(other, **from_run(tmp_path / "first")), tmp_path / "run")
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["train", *arguments])
+    if isinstance(result.exception, UserError):
+        return result.exception.exit_code, str(result.exception)
+    return result.exit_code, result.output
+
+
+def test_the_runs_languages_stay_and_an_end_of_ones_own_takes_the_place_of_its(
+    first: Path, other: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    languages = {"source_language": "de", "target_language": "en", "bleu_tokenize": "char"}
+    train(configured({**written(tmp_path / "x", FIRST), **languages}), tmp_path / "run")
+    corpus = ["--source", other["train_source"], "--target", other["train_target"]]
+    code, output = command("--init-from", "run", *corpus, "--set", "training.max_epochs=1")
+    assert code == 0, output
+    config = Run.open(tmp_path / "runs" / "run-finetuned").config()
+    assert {name: getattr(config.data, name) for name in languages} == languages
+    assert (config.training.max_steps, config.training.max_epochs) == (None, 1)
+
+
+def test_the_same_command_with_resume_goes_on_or_begins(
+    first: Path, other: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    same = ["--init-from", str(first), "--source", other["train_source"], "--target", other["train_target"], "--resume"]
+    for steps in ("2", "4"):
+        code, output = command(*same, "--set", f"training.max_steps={steps}")
+        assert code == 0, output
+    assert Run.open(tmp_path / "runs" / "run-finetuned").info()["training"]["steps"] == 4
+    code, output = command("--run-dir", "runs/run-finetuned", "--resume", "--set", "training.max_steps=5")
+    assert code == 0, output
+
+
+def test_a_stranger_s_run_reads_no_pipe_no_link_and_fetches_nothing(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    corpus = ["--source", other["train_source"], "--target", other["train_target"], "--run-dir", str(tmp_path / "new")]
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "config.toml")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "config.toml").symlink_to("/etc/passwd")
+    for name in ("pipe", "link"):
+        assert command("--init-from", str(tmp_path / name), *corpus)[0] in (1, 2)
+        assert command("--run-dir", str(tmp_path / name), "--resume")[0] in (1, 2)
+    shutil.copytree(first, tmp_path / "fetches")
+    download = {"path": str(tmp_path / "fetched"), "url": "http://127.0.0.1:9/x", "sha256": "0" * 64}
+    lines = ["[[data.downloads]]", *(f"{key} = {json.dumps(value)}" for key, value in download.items())]
+    with (tmp_path / "fetches" / "config.toml").open("a") as file:
+        file.write("\n".join(["", *lines, ""]))
+    code, output = command("--init-from", str(tmp_path / "fetches"), "--run-dir", str(tmp_path / "new"))
+    assert code == 2 and "nothing is fetched on the word of a run folder" in output
+    assert not (tmp_path / "new").exists() and not (tmp_path / "fetched").exists()

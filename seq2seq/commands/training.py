@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,9 @@ from seq2seq.errors import OptionError, UserError
 
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", hidden=True)] = None,
-    run_dir: Annotated[Path | None, option("FOLDER", "Where the run is kept; by default runs/CONFIG.")] = None,
+    run_dir: Annotated[
+        Path | None, option("FOLDER", "Where the run is kept; runs/CONFIG or runs/RUN-finetuned.")
+    ] = None,
     source: Annotated[str | None, option("FILE", "Training sentences to translate from, one a line.")] = None,
     target: Annotated[str | None, option("FILE", "Their translations, line by line.")] = None,
     valid_source: Annotated[str | None, option("FILE", "Validation sentences, to see how training goes.")] = None,
@@ -51,32 +54,23 @@ def train(
     corpus = {name: value for name, value in paths.items() if value}
     if corpus and not (source and target):
         raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
-    from_run = resume and config is None
-    if from_run:
-        if run_dir is None:
-            raise OptionError("--resume: which run? Name its folder with --run-dir")
-        if not run_dir.is_dir():
-            raise UserError(f"--resume: {run_dir}: no such run folder; check the path")
-        config = run_dir / "config.toml"
-        if not config.exists():
-            raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give the recipe as well")
-    elif init_from is not None and config is None and preset is None:
-        config, from_run = init_from / "config.toml", True
-        if not config.exists():
-            raise UserError(f"--init-from: {init_from}: no such run folder; check the path")
+    if init_from is not None and run_dir is None:
+        run_dir = Path("runs") / f"{init_from.resolve().name}-finetuned"
+    own = _own_recipe(
+        config, preset, run_dir, init_from, resume=resume
+    )  # before the others: it may be a pipe, or a link
+    config = own or config
     set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
     if config is None and not corpus and not set_corpus:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
     from seq2seq.recipe import load_config, refuse_fetching
 
-    changes = [*(set_ or []), *([f"training.init_from={init_from}"] if init_from is not None else [])]
-    settings = load_config(config, preset=preset, overrides=changes, data=corpus or None)
-    if from_run:
-        refuse_fetching(settings, str(config))
-    name = config.stem if config is not None else settings.preset or "run"
-    if init_from is not None:
-        name = f"{init_from.resolve().name}-finetuned"
-    folder = run_dir or Path("runs") / name
+    changes = [*(set_ or []), *([f"training.init_from={json.dumps(str(init_from))}"] if init_from is not None else [])]
+    tuned = own is not None and init_from is not None
+    settings = load_config(config, preset=preset, overrides=changes, data=corpus or None, tuned=tuned)
+    if own is not None:
+        refuse_fetching(settings, str(own))
+    folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
 
     from seq2seq import pipeline
     from seq2seq.progress import TrainingProgress, describe_outcome
@@ -96,6 +90,33 @@ def train(
                 progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))
+
+
+def _own_recipe(
+    config: Path | None, preset: str | None, run_dir: Path | None, init_from: Path | None, *, resume: bool
+) -> Path | None:
+    """The config.toml of a run, where it is to serve as the recipe: of the run that is resumed, or fine-tuned."""
+    if config is not None:
+        return None
+    if resume and not (init_from is not None and run_dir is not None and not (run_dir / "config.toml").exists()):
+        if run_dir is None:
+            raise OptionError("--resume: which run? Name its folder with --run-dir")
+        if not run_dir.is_dir():
+            raise UserError(f"--resume: {run_dir}: no such run folder; check the path")
+        if not (run_dir / "config.toml").exists():
+            raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give the recipe as well")
+        folder = run_dir
+    elif init_from is not None and preset is None:
+        folder = init_from
+    else:
+        return None
+    from seq2seq.run import Run
+
+    try:
+        Run.open(folder).config()  # a stranger's: what is no plain file of its own is refused
+    except UserError as error:
+        raise type(error)(f"{'--resume' if folder == run_dir else '--init-from'}: {error}") from None
+    return folder / "config.toml"
 
 
 def verify_resume(

@@ -1003,7 +1003,6 @@ def fresh():
 def test_a_process_started_with_them_off_computes_the_same_without_them():
     code = """
 import torch
-from seq2seq.errors import OptionError
 from seq2seq.model import native
 from seq2seq.model.functional import linear
 print(native.available(), linear(torch.ones(2, 3), torch.ones(1, 3, requires_grad=True), torch.ones(1)).tolist())

@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from seq2seq.config import TrainingConfig
-from seq2seq.training.optimizer import build_adam, learning_rate, load_optimizer_tensors, optimizer_tensors
+from seq2seq.config import ModelConfig, TrainingConfig
+from seq2seq.model.transformer import Transformer
+from seq2seq.training.muon import layer_matrices
+from seq2seq.training.optimizer import (
+    build_adam,
+    build_optimizers,
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_bytes,
+    optimizer_tensors,
+)
 
 Schedule = Literal["inverse_sqrt", "cosine", "linear", "constant"]
 SCHEDULES: tuple[Schedule, ...] = ("inverse_sqrt", "cosine", "linear", "constant")
@@ -189,3 +198,20 @@ def test_state_that_lacks_a_whole_parameter_is_refused() -> None:
     only_one = {name: tensor for name, tensor in optimizer_tensors([optimizer], model).items() if "vector" not in name}
     with pytest.raises(ValueError, match="state of vector lacks"):
         load_optimizer_tensors([optimizer], model, only_one)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_size_of_the_optimizers_state_is_what_is_said_before(optimizer: Literal["adam", "muon"]) -> None:
+    sizes = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 2}
+    model = Transformer(ModelConfig.model_validate(sizes), 50, 50, shared=True)
+    config = TrainingConfig(optimizer=optimizer)
+    optimizers = build_optimizers(
+        config, list(model.parameters()), layer_matrices(model) if optimizer == "muon" else {}
+    )
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for one in optimizers:
+        one.step()
+    kept = optimizer_tensors(optimizers, model)
+    held = sum(tensor.numel() * tensor.element_size() for name, tensor in kept.items() if not name.endswith("/step"))
+    assert optimizer_bytes(config, model) == held

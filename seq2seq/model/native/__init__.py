@@ -67,10 +67,11 @@ def _chosen() -> tuple[str, ctypes.CDLL] | None:
 
     Raises OptionError where SEQ2SEQ_KERNELS is nothing that is known.
     """
-    wanted = os.environ.get("SEQ2SEQ_KERNELS", "").lower()
+    given = os.environ.get("SEQ2SEQ_KERNELS", "")
+    wanted = given.strip().lower()
     names = [name for name, _ in GENERATIONS]
     if wanted not in (*names, *OFF, *ON):
-        raise OptionError(f"SEQ2SEQ_KERNELS = {wanted!r} in the environment: write one of {', '.join(names)}, on, off")
+        raise OptionError(f"SEQ2SEQ_KERNELS = {given!r} in the environment: write one of {', '.join(names)}, on, off")
     generic = None if wanted in OFF else _load(GENERATIONS[0][1])
     if generic is None:
         return None
