@@ -122,14 +122,15 @@ def refuse_fetching(config: Config, origin: str) -> None:
 
 def dump_config(config: Config) -> str:
     """The whole configuration as TOML, every field written out; `load_config` reads it back to an equal object."""
-    lines = [f"preset = {_toml(config.preset)}"]
+    lines = [f"preset = {toml_text(config.preset)}"]
     for section in SECTIONS:
         lines += ["", f"[{section}]"]
         fields = getattr(config, section).model_dump()
         downloads = fields.pop("downloads", ())
-        lines += [f"{key} = {_toml(value)}" for key, value in fields.items() if value is not None]
+        lines += [f"{key} = {toml_text(value)}" for key, value in fields.items() if value is not None]
         for download in downloads:
-            lines += ["", f"[[{section}.downloads]]", *(f"{key} = {_toml(value)}" for key, value in download.items())]
+            written = [f"{key} = {toml_text(value)}" for key, value in download.items()]
+            lines += ["", f"[[{section}.downloads]]", *written]
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +159,8 @@ def _parse_toml(text: str, origin: str) -> dict[str, Any]:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from None
 
 
-def _toml(value: object) -> str:
+def toml_text(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -263,7 +265,7 @@ def _explain(error: ValidationError) -> str:
 def _show(value: object) -> str:
     """A value for an error message, on one line and not too long."""
     if isinstance(value, bool):
-        return _toml(value)
+        return toml_text(value)
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number with more digits than Python writes

@@ -355,6 +355,18 @@ def test_the_runs_languages_stay_and_an_end_of_ones_own_takes_the_place_of_its(
     assert (config.training.max_steps, config.training.max_epochs) == (None, 1)
 
 
+@pytest.mark.parametrize("name", ["\U0001f600 run", "it's", '"quoted"', "back\\slash", "2024", " lead", "a\x7fb"])
+def test_a_run_may_be_called_anything(
+    first: Path, other: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(first, tmp_path / name)
+    corpus = ["--source", other["train_source"], "--target", other["train_target"]]
+    code, output = command("--init-from", name, *corpus, "--set", "training.max_steps=1")
+    assert code == 0, output
+    assert Run.open(tmp_path / "runs" / f"{name}-finetuned").config().training.init_from == str(tmp_path / name)
+
+
 def test_the_same_command_with_resume_goes_on_or_begins(
     first: Path, other: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

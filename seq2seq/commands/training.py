@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,9 +62,9 @@ def train(
     set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
     if config is None and not corpus and not set_corpus:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
-    from seq2seq.recipe import load_config, refuse_fetching
+    from seq2seq.recipe import load_config, refuse_fetching, toml_text
 
-    changes = [*(set_ or []), *([f"training.init_from={json.dumps(str(init_from))}"] if init_from is not None else [])]
+    changes = [*(set_ or []), *([f"training.init_from={toml_text(str(init_from))}"] if init_from is not None else [])]
     tuned = own is not None and init_from is not None
     settings = load_config(config, preset=preset, overrides=changes, data=corpus or None, tuned=tuned)
     if own is not None:
