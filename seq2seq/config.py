@@ -108,7 +108,7 @@ class TokenizerConfig(Section):
     algorithm: Literal["bpe", "unigram"] = "bpe"
     vocab_size: int = Field(default=8000, ge=16, le=1_000_000)  # a ceiling: a small corpus may give fewer pieces
     shared: bool = True
-    character_coverage: float = Field(default=1.0, gt=0.9, le=1.0)
+    character_coverage: float = Field(default=1.0, ge=0.98, le=1.0)  # SentencePiece takes no less
     normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = "identity"
     byte_fallback: bool = False
     # Learn from a random sample of at most so many lines; SentencePiece takes no fewer than 101.

@@ -29,6 +29,8 @@ INITIAL = "initial_model"  # in a run's identity: the SHA-256 of the weights tha
 # What has to be the same for weights to mean the same.
 SIZES = ("d_model", "num_heads", "key_size", "d_ff", "num_encoder_layers", "num_decoder_layers", "norm", "activation",
          "positions")  # fmt: skip
+# What says how a tokenizer is learned.
+LEARNING = ("algorithm", "vocab_size", "character_coverage", "normalization", "byte_fallback", "max_sentences")
 
 
 class InitialRun:
@@ -74,6 +76,15 @@ class InitialRun:
             for name in ("tied_embeddings", "max_positions"):
                 if getattr(config.model, name) != getattr(self._config.model, name):
                     raise self._other(f"model.{name}", getattr(self._config.model, name), getattr(config.model, name))
+
+    def remarks(self, config: Config) -> list[str]:
+        """What whoever begins with it should know: that it is not finished, that settings count for nothing."""
+        found = [remark] if (remark := self.run.remark()) else []
+        for name in LEARNING:
+            wanted, given = getattr(config.tokenizer, name), getattr(self._config.tokenizer, name)
+            if wanted != given:
+                found.append(f"tokenizer.{name} = {wanted} counts for nothing: the vocabulary is that of {self.path}")
+        return found
 
     def _other(self, field: str, given: object, wanted: object) -> ConfigError:
         return ConfigError(

@@ -50,6 +50,8 @@ from seq2seq.training.horizon import check_end
 from seq2seq.training.state import Interrupted, Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 
+MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
+
 
 @dataclass(frozen=True)
 class Example:
@@ -120,6 +122,8 @@ def train(
                 if initial is not None and not resumed:
                     initial.load(trainer.model)
                     observer.message(f"beginning with the weights and the vocabulary of {initial.path}")
+                    for remark in initial.remarks(config):
+                        observer.message(remark)
                 _describe(config, corpora, trainer.model, device, threads, observer)
                 if config.training.preflight:
                     _look_ahead(config, trainer, corpora, observer, resumed=resume)
@@ -262,6 +266,12 @@ def _describe(
     """Tells what is about to be trained on what."""
     train, tokenizer, training = corpora.train, corpora.tokenizer, config.training
     observer.message(f"training data: {corpora.counts.describe()}")
+    for side, share in zip(("source", "target"), train.unknown_shares(), strict=True):
+        if share > MUCH_UNKNOWN:
+            given = "training.init_from" if training.init_from else "tokenizer.source_model"
+            learned = given == "tokenizer.source_model" and not config.tokenizer.source_model
+            remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
+            observer.message(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and lost: {remedy}")
     sizes = f"{tokenizer.source_vocab_size:,}"
     if not tokenizer.shared:
         sizes += f" source and {tokenizer.target_vocab_size:,} target"

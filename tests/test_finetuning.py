@@ -131,6 +131,36 @@ def test_the_model_is_said_to_have_seen_both_corpora(first: Path, other: dict[st
     np.testing.assert_array_equal(hashes["normalized"], np.unique(normalized))
 
 
+def test_text_that_the_vocabulary_does_not_know_is_told_of(first: Path, other: dict[str, str], tmp_path: Path) -> None:
+    georgian = written(tmp_path / "ka", [("der hund", "\u10d0\u10d1\u10d2 \u10d3\u10d4")] * 40)
+    for corpus, expected in ((georgian, ["target"]), (written(tmp_path / "same", FIRST), [])):
+        listener = Listener()
+        train(configured(corpus, **from_run(first)), tmp_path / f"run{len(expected)}", listener)
+        told = [message for message in listener.messages if "unknown to the vocabulary" in message]
+        assert [message.split(" pieces")[0].split()[-1] for message in told] == expected
+        assert all("without training.init_from a vocabulary is learned" in message for message in told)
+    listener = Listener()
+    rare = {"character_coverage": 0.98, "vocab_size": 30}
+    pairs = [("abcdefgh" * 4 + "\u00df", "x" * 8)] * 40 + [("abc", chr(0x3B1 + i) * 3) for i in range(9)]
+    train(configured(written(tmp_path / "rare", pairs), tokenizer=rare), tmp_path / "rare-run", listener)
+    assert any("raise tokenizer.character_coverage" in message for message in listener.messages)
+
+
+def test_what_counts_for_nothing_and_a_run_that_is_not_finished_are_told_of(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(first, tmp_path / "first")
+    config = Run.open(first).config()
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 20})})
+    with pytest.raises(Interrupted):
+        train(longer, tmp_path / "first", resume=True, stop=After(3))
+    listener = Listener()
+    train(configured(other, tokenizer={"vocab_size": 70}, **from_run(tmp_path / "first")), tmp_path / "run", listener)
+    where = tmp_path / "first"
+    assert f"tokenizer.vocab_size = 70 counts for nothing: the vocabulary is that of {where}" in listener.messages
+    assert any(f"{where}: this model is of step 6, and training went on to step 9" in m for m in listener.messages)
+
+
 class After:
     """Asks for an end after so many steps."""
 
@@ -365,6 +395,14 @@ def test_a_run_may_be_called_anything(
     code, output = command("--init-from", name, *corpus, "--set", "training.max_steps=1")
     assert code == 0, output
     assert Run.open(tmp_path / "runs" / f"{name}-finetuned").config().training.init_from == str(tmp_path / name)
+
+
+def test_what_is_no_run_or_named_twice_is_refused_on_the_command_line(first: Path) -> None:
+    recipe = first / "config.toml"
+    assert command("--init-from", "") == (2, "--init-from: which run? Name its folder")
+    assert command("--init-from", str(recipe)) == (2, f"--init-from {recipe}: is a file; name the folder of a run")
+    twice = command("--init-from", str(first), "--set", "training.init_from=x")
+    assert twice == (2, "--init-from and --set training.init_from are both given: keep one of them")
 
 
 def test_the_same_command_with_resume_goes_on_or_begins(

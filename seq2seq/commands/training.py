@@ -53,6 +53,8 @@ def train(
     corpus = {name: value for name, value in paths.items() if value}
     if corpus and not (source and target):
         raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
+    if init_from is not None:
+        _check_initial(init_from, set_ or [])
     if init_from is not None and run_dir is None:
         run_dir = Path("runs") / f"{init_from.resolve().name}-finetuned"
     own = _own_recipe(
@@ -89,6 +91,15 @@ def train(
                 progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))
+
+
+def _check_initial(init_from: Path, changes: list[str]) -> None:
+    if init_from == Path():
+        raise OptionError("--init-from: which run? Name its folder")
+    if init_from.is_file():
+        raise OptionError(f"--init-from {init_from}: is a file; name the folder of a run")
+    if any(change.partition("=")[0].strip() == "training.init_from" for change in changes):
+        raise OptionError("--init-from and --set training.init_from are both given: keep one of them")
 
 
 def _own_recipe(

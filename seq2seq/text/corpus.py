@@ -29,6 +29,7 @@ import pyarrow as pa
 from seq2seq.atomic import replacing
 from seq2seq.config import DataConfig
 from seq2seq.text.errors import DataError, unwritable
+from seq2seq.text.tokenizer import UNK
 
 Encode = Callable[[list[str]], list[list[int]]]
 
@@ -173,6 +174,14 @@ class PieceCorpus:
         batch, row = self._locate(index)
         offsets, values = self._targets[batch]
         return values[offsets[row] : offsets[row + 1]]
+
+    def unknown_shares(self) -> tuple[float, float]:
+        """How much of the source pieces and of the target pieces the vocabulary does not know."""
+        shares = []
+        for parts in (self._sources, self._targets):
+            unknown = sum(int((values[offsets[0] : offsets[-1]] == UNK).sum()) for offsets, values in parts)
+            shares.append(unknown / max(1, sum(int(offsets[-1] - offsets[0]) for offsets, _ in parts)))
+        return shares[0], shares[1]
 
     def line(self, index: int) -> int:
         """The pair's index in the TextCorpus that it was encoded from."""
