@@ -104,6 +104,25 @@ class InitialRun:
         model.load_state_dict(loaded.state_dict())
 
 
+def initial_run(config: Config, run: Run, *, resume: bool) -> InitialRun | None:
+    """The run to begin with, where one is configured and needed: to go on from a checkpoint, only if it has moved."""
+    path = config.training.init_from
+    if not path:
+        return None
+    if resume:
+        run.clean_checkpoints()  # one may have been set aside while it was replaced
+        if run.latest_checkpoint() and path == run.config().training.init_from:
+            return None
+    return InitialRun(config, run.path)
+
+
+def origin(config: Config, identity: Mapping[str, str]) -> dict[str, str] | None:
+    """The name and the weights of the run that training began with; not its path, which is nobody else's business."""
+    if not config.training.init_from:
+        return None
+    return {"name": Path(config.training.init_from).name, "model_sha256": identity[INITIAL]}
+
+
 def all_sources(hashes: Hashes, before: Run) -> Hashes | None:
     """Hashes of the sources that the model sees now and of those that `before` says it has seen, sorted, each once.
 

@@ -21,7 +21,7 @@ from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, UnwrittenError, write_atomic
-from seq2seq.finetuning import INITIAL, Hashes, InitialRun, all_sources
+from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run, origin
 from seq2seq.machine import peak_memory_bytes
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
@@ -110,7 +110,7 @@ def train(
                 threads = set_up_cpu(config.training.num_threads)
                 if resume:
                     tell_changes(run.config(), config, observer.message)
-                initial = _initial(config, run, resume=resume)
+                initial = initial_run(config, run, resume=resume)
                 corpora = prepare(config, run, observer, initial, resume=resume)
                 check_identity(run.identity() if resume else {}, corpora.identity)
                 sampled = opened.enter_context(_sampled(config, run, corpora))
@@ -222,18 +222,6 @@ def _sampled(config: Config, run: Run, corpora: Corpora) -> AbstractContextManag
         return contextlib.nullcontext()
     seed = config.training.seed
     return SampledPairs(corpora.train, corpora.tokenizer, config.tokenizer, config.data, run.path / CORPUS, seed=seed)
-
-
-def _initial(config: Config, run: Run, *, resume: bool) -> InitialRun | None:
-    """The run to begin with, where one is configured and needed: to go on from a checkpoint, only if it has moved."""
-    path = config.training.init_from
-    if not path:
-        return None
-    if resume:
-        run.clean_checkpoints()  # one may have been set aside while it was replaced
-        if run.latest_checkpoint() and path == run.config().training.init_from:
-            return None
-    return InitialRun(config, run.path)
 
 
 def _source_hashes(
@@ -367,7 +355,7 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "target_tokens": state.target_tokens,
             "skipped_steps": state.skipped_steps,
             "seed": config.training.seed,
-            "init_from": _origin(config, corpora),
+            "init_from": origin(config, corpora.identity),
             "averaged_steps": steps,
             "precision": "bf16" if trainer.model.compute_dtype == torch.bfloat16 else "fp32",
             "hardware": describe_hardware(trainer.device),
@@ -382,13 +370,6 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "best_single_step": state.best_step,
         },
     }
-
-
-def _origin(config: Config, corpora: Corpora) -> dict[str, str] | None:
-    """The name and the weights of the run that training began with; not its path, which is nobody else's business."""
-    if not config.training.init_from:
-        return None
-    return {"name": Path(config.training.init_from).name, "model_sha256": corpora.identity[INITIAL]}
 
 
 def _test(config: Config, run: Run, corpora: Corpora, state: TrainingState) -> Outcome:

@@ -16,6 +16,24 @@ import pytest
 
 from seq2seq import cli
 
+
+@pytest.fixture(scope="module")
+def the_machine_as_it_was() -> Iterator[None]:
+    """Afterwards: training in this process sets all of it up."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if matplotlib were not installed: drawing takes longer than training here."""
+    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+
+
 LEXICON = {
     "the": "der", "small": "kleine", "big": "große", "green": "grüne", "old": "alte", "cat": "Katze", "dog": "Hund",
     "horse": "Pferd", "king": "König", "door": "Tür", "sees": "sieht", "hears": "hört", "finds": "findet",

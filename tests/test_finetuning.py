@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def the_machine_as_it_was() -> Iterator[None]:
-    """Training sets up the whole process."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(autouse=True)
-def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+pytestmark = pytest.mark.usefixtures("the_machine_as_it_was", "without_curves")
 
 
 def written(folder: Path, pairs: list[tuple[str, str]]) -> dict[str, str]:
@@ -172,14 +160,20 @@ class After:
         return self.left <= 0
 
 
+def whole_and_part(first: Path, other: dict[str, str], folder: Path, *, steps: int) -> Config:
+    """A copy of the first run, a training that begins with it, and the same one stopped after so many steps."""
+    shutil.copytree(first, folder / "first")
+    config = configured(other, **from_run(folder / "first"))
+    train(config, folder / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder / "parts", stop=After(steps))
+    return config
+
+
 def test_a_resumed_run_is_the_same_to_the_bit_and_no_longer_needs_the_one_it_began_with(
     first: Path, other: dict[str, str], tmp_path: Path
 ) -> None:
-    shutil.copytree(first, tmp_path / "first")
-    config = configured(other, **from_run(tmp_path / "first"))
-    train(config, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        train(config, tmp_path / "parts", stop=After(4))
+    config = whole_and_part(first, other, tmp_path, steps=4)
     shutil.rmtree(tmp_path / "first")
     train(config, tmp_path / "parts", resume=True)
     for name in ("model.safetensors", "training_sources.safetensors", "identity.json"):
@@ -189,11 +183,7 @@ def test_a_resumed_run_is_the_same_to_the_bit_and_no_longer_needs_the_one_it_beg
 def test_before_the_first_checkpoint_it_has_to_be_the_same_run(
     first: Path, other: dict[str, str], tmp_path: Path
 ) -> None:
-    shutil.copytree(first, tmp_path / "first")
-    config = configured(other, **from_run(tmp_path / "first"))
-    train(config, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        train(config, tmp_path / "parts", stop=After(1))
+    config = whole_and_part(first, other, tmp_path, steps=1)
     shutil.rmtree(tmp_path / "parts" / "checkpoints")
     (tmp_path / "first").rename(tmp_path / "moved")
     with pytest.raises(RunError, match=r"training\.init_from: .*first: no such run folder"):

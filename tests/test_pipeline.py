@@ -62,19 +62,7 @@ def made_up_pairs(count: int, seed: int) -> Pairs:
 TRAIN, VALID, TEST = made_up_pairs(200, 1), made_up_pairs(12, 2), made_up_pairs(10, 3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def the_machine_as_it_was() -> Iterator[None]:
-    """Training sets up the whole process."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(autouse=True)
-def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if matplotlib were not installed: drawing takes longer than training here."""
-    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+pytestmark = pytest.mark.usefixtures("the_machine_as_it_was", "without_curves")
 
 
 def write_sides(folder: Path, name: str, pairs: Pairs) -> dict[str, str]:

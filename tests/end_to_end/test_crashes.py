@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from helpers import Listener
 
 from seq2seq import pipeline
@@ -63,17 +62,7 @@ class Whole:
     changes: int
 
 
-@pytest.fixture(scope="module", autouse=True)
-def the_machine_as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(autouse=True)
-def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+pytestmark = pytest.mark.usefixtures("the_machine_as_it_was", "without_curves")
 
 
 @pytest.fixture(scope="module")
