@@ -1,6 +1,6 @@
 """Recipes: configurations as TOML files, presets, `--set` overrides.
 
-A preset (`tiny`, `quick`, `base`, `big`) changes the defaults, the TOML file changes the preset, and
+A preset (`tiny`, `quick`, `small`, `base`, `big`) changes the defaults, the TOML file changes the preset, and
 `--set section.key=value` changes the file. Unknown fields, wrong types and impossible combinations are `ConfigError`s
 that name the field, the value and the remedy.
 

@@ -555,7 +555,7 @@ SIDES = ["--source", "train.en", "--target", "train.de"]
         (["--source", "train.en"], 2, ["--source and --target belong together"]),
         (["--valid-source", "train.en"], 2, ["--source and --target belong together"]),
         ([*SIDES, "--valid-source", "valid.en"], 2, ["data.valid_target is missing"]),
-        (["recipe.toml", "--preset", "tinny"], 2, ["preset = 'tinny'", "tiny, quick, base, big"]),
+        (["recipe.toml", "--preset", "tinny"], 2, ["preset = 'tinny'", "tiny, quick, small, base, big"]),
         (["recipe.toml", "--set", "model.d_modle=3"], 2, ["model.d_modle", "'d_model'"]),
         (["recipe.toml", "--set", "model.d_model"], 2, ["--set model.d_model", "section.key=value"]),
         (["recipe.toml", "--set", "model.d_model=many"], 2, ["model.d_model = 'many'", "valid integer"]),

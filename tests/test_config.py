@@ -127,6 +127,20 @@ def test_quick_differs_from_tiny_by_its_time_and_dropout_alone() -> None:
     assert tiny == quick
 
 
+def test_small_is_tiny_with_twice_the_widths_and_batch_and_the_papers_search() -> None:
+    tiny, small = (build_config({}, preset=preset).model_dump() for preset in ("tiny", "small"))
+    assert [small["model"].pop(name) for name in ("d_model", "d_ff")] == [256, 512]
+    assert [small["training"].pop(name) for name in ("max_minutes", "batch_tokens")] == [60, 4096]
+    assert small["decoding"] == build_config({}, preset="base").decoding.model_dump()
+    for section, names in (("model", ("d_model", "d_ff")), ("training", ("max_minutes", "batch_tokens"))):
+        for name in names:
+            del tiny[section][name]
+    assert tiny["decoding"].pop("length_penalty") == 1.8
+    assert small["decoding"].pop("length_penalty") == 0.6
+    del tiny["preset"], small["preset"]
+    assert tiny == small
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_names_itself_and_is_a_complete_recipe(preset: str) -> None:
     config = build_config({}, preset=preset)
@@ -147,12 +161,12 @@ def test_the_file_changes_the_preset_and_set_changes_the_file(tmp_path: Path) ->
 
 
 def test_an_unknown_preset_is_refused_with_the_choices() -> None:
-    fails(lambda: build_config({}, preset="tinny"), "preset = 'tinny'", "tiny, quick, base, big")
+    fails(lambda: build_config({}, preset="tinny"), "preset = 'tinny'", "tiny, quick, small, base, big")
 
 
 @pytest.mark.parametrize("value", ["['tiny']", "3", "0", "false", "{ a = 1 }"])
 def test_a_preset_that_is_not_a_name_is_refused(tmp_path: Path, value: str) -> None:
-    fails(lambda: load_config(write(tmp_path, f"preset = {value}")), "preset = ", "tiny, quick, base, big")
+    fails(lambda: load_config(write(tmp_path, f"preset = {value}")), "preset = ", "tiny, quick, small, base, big")
 
 
 # When training ends

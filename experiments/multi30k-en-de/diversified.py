@@ -1,12 +1,10 @@
-"""The best recipe: a model that learns from the corpus and from what models of the same size make of it.
+"""The best recipe: a wider model that learns from the corpus and from what other models make of it.
 
-    python experiments/multi30k-en-de/diversified.py [--seed 1] [--rounds 2]
+    python experiments/multi30k-en-de/diversified.py [--only lowercase|raw] [--seeds 1 2 3]
 
-Trains the teachers on the corpus alone (preset `quick`; those of `--backward-seeds` from German to English), has them
-translate it (`seq2seq diversify`), and trains the student on it all. With `--rounds 2` that student is one more
-teacher, two translations are taken of each, and another student is trained. The last one is measured on the test sets
-as run.py does. What is in runs/ already is not done again; a training that was interrupted is resumed. Nothing but the
-29,000 pairs is used.
+Trains six teachers on the corpus alone, has them translate it (`seq2seq diversify`), trains the students on it all, one
+a seed, and measures each on the test sets as run.py does, with the paper's own search (beam 4, alpha 0.6). What is in
+`--folder` already is not done again; a training that was interrupted is resumed. Nothing but the 29,000 pairs is used.
 """
 
 from __future__ import annotations
@@ -16,74 +14,99 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-DATA = ROOT / "data" / "multi30k"
-COMMON = ('data.bleu_tokenize="none"',)  # what lowercase.toml has is for its own files
-STUDENT = ("model.dropout=0.2", "training.batch_tokens=4096", "training.max_steps=6500")
+from run import DATA, RECIPES, seq2seq
+
+from seq2seq.files import write_atomic
+
+SEARCH = ("--beam-size", "4", "--length-penalty", "0.6")
 
 
-def seq2seq(*arguments: str | Path) -> None:
-    command = [sys.executable, "-c", "from seq2seq.cli import main; main()", *map(str, arguments)]
-    subprocess.run(command, check=True)
+class Experiment:
+    """One variant of the corpus, and the folder of its runs."""
 
+    def __init__(self, name: str, folder: Path, settings: list[str]) -> None:
+        self.name, self.recipe, self.folder, self.settings = name, RECIPES[name], folder, settings
 
-def train(run: Path, *arguments: str | Path, settings: list[str]) -> Path:
-    """Trains a run, or the rest of it."""
-    if not (run / "model.json").exists():
-        options = [part for setting in settings for part in ("--set", setting)]
-        resume = ["--resume"] if (run / "config.toml").exists() else []
-        seq2seq("train", HERE / "lowercase.toml", *arguments, "--run-dir", run, *resume, *options)
-    return run
+    def files(self, source: str, target: str, train: Path = DATA, *, gzipped: bool = True) -> list[str]:
+        """Options that name a training corpus, in the folder `train`, and the validation set."""
+        options = []
+        for part, folder in (("train", train), ("valid", DATA)):
+            for option, language in (("source", source), ("target", target)):
+                name = self.recipe.files.format("val" if part == "valid" else part, language)
+                if folder != DATA and not gzipped:
+                    name = name.removesuffix(".gz")
+                options += [f"--{option}" if part == "train" else f"--{part}-{option}", str(folder / name)]
+        return options
 
+    def both_directions(self) -> list[str]:
+        """The corpus and the corpus turned round, as one. Gzipped files may follow each other in one file."""
+        folder = self.folder / "both-directions"
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {language: self.recipe.files.format("train", language) for language in ("en", "de")}
+        texts = {language: (DATA / name).read_bytes() for language, name in names.items()}
+        for language, other in (("en", "de"), ("de", "en")):
+            write_atomic(folder / names[language], texts[language] + texts[other])
+        return self.files("en", "de", folder)
 
-def files(train_folder: Path, source: str, target: str) -> list[str | Path]:
-    """Options that name the corpus and the validation set."""
-    pattern = "{}.lc.norm.tok.{}"
-    return [
-        "--source", train_folder / pattern.format("train", source),
-        "--target", train_folder / pattern.format("train", target),
-        "--valid-source", DATA / pattern.format("val", source),
-        "--valid-target", DATA / pattern.format("val", target),
-    ]  # fmt: skip
+    def train(
+        self, name: str, corpus: list[str], *settings: str, preset: str = "quick", initial: Path | None = None
+    ) -> Path:
+        """Trains a run, or the rest of it."""
+        run = self.folder / name
+        if not (run / "model.json").exists():
+            begin = ["--preset", preset, *(["--init-from", str(initial)] if initial else [])]
+            resume = ["--resume"] if (run / "config.toml").exists() else []
+            tokenize = f"data.bleu_tokenize={self.recipe.tokenize}"
+            options = [part for setting in (tokenize, *settings, *self.settings) for part in ("--set", setting)]
+            seq2seq("train", str(self.recipe.config), *corpus, *begin, "--run-dir", str(run), *resume, *options)
+        return run
+
+    def diversify(self, forward: list[Path], backward: list[Path]) -> list[str]:
+        """The corpus and what the runs make of it."""
+        output = self.folder / "diversified"
+        corpus = self.files("en", "de", output, gzipped=False)
+        if not all(Path(file).exists() for file in (corpus[1], corpus[3])):
+            runs = [("--forward", run) for run in forward] + [("--backward", run) for run in backward]
+            named = [part for option, run in runs for part in (option, str(run))]
+            original = self.files("en", "de")[:4]
+            seq2seq("diversify", *original, *named, "--output", str(output), "--overwrite", "--beam-size", "5")
+        return corpus
+
+    def measure(self, run: Path) -> None:
+        """Adds the figures of a finished run to results.json."""
+        command = [sys.executable, str(Path(__file__).parent / "run.py"), "--only", self.name, "--run-dir", str(run)]
+        subprocess.run([*command, *SEARCH, "--label", f"{self.name}, diversified, small"], check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of the last student; those before have 1")
-    parser.add_argument("--rounds", type=int, default=1, help="of students, each with those before as teachers")
-    parser.add_argument("--forward-seeds", type=int, nargs="*", default=[11, 12])
-    parser.add_argument("--backward-seeds", type=int, nargs="*", default=[13])
+    parser.add_argument("--only", choices=("lowercase", "raw"), default="lowercase")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the students")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for every training")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--folder", type=Path, help="runs/m30k-best-lowercase, or -raw")
     arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error("--rounds: at least 1")
-    if not (DATA / "train.lc.norm.tok.en").exists():
-        sys.exit(f"{DATA}: there are no lc.norm.tok files; run.py --only lowercase fetches them")
-    teachers = {"--forward": [], "--backward": []}  # type: dict[str, list[Path]]
-    for option, seeds, corpus in (
-        ("--forward", arguments.forward_seeds, files(DATA, "en", "de")),
-        ("--backward", arguments.backward_seeds, files(DATA, "de", "en")),
-    ):
-        for seed in seeds:
-            run = arguments.runs / f"m30k-teacher{option.removeprefix('-')}-{seed}"
-            settings = [f"training.seed={seed}", *COMMON, *arguments.set]
-            teachers[option].append(train(run, "--preset", "quick", *corpus, settings=settings))
-    for number in range(1, arguments.rounds + 1):
-        more = arguments.runs / f"m30k-diversified-data-{number}"
-        if not all((more / f"train.lc.norm.tok.{language}").exists() for language in ("en", "de")):
-            named = [part for option, runs in teachers.items() for run in runs for part in (option, run)]
-            search = ("--beam-size", "5", "--n-best", str(number))
-            seq2seq("diversify", *files(DATA, "en", "de")[:4], *named, "--output", more, "--overwrite", *search)
-        seed = arguments.seed if number == arguments.rounds else 1
-        settings = [f"training.seed={seed}", *COMMON, *STUDENT, *arguments.set]
-        student = train(
-            arguments.runs / f"m30k-diversified-{number}-{seed}", *files(more, "en", "de"), settings=settings
+    folder = arguments.folder or Path("runs") / f"m30k-best-{arguments.only}"
+    experiment = Experiment(arguments.only, folder, arguments.set)
+    corpus, turned = experiment.files("en", "de"), experiment.files("de", "en")
+    for file in (corpus[1], corpus[3]):
+        if not Path(file).exists():
+            sys.exit(f"{file}: is not there; run.py --only {arguments.only} fetches it")
+
+    short_batches = ("training.batch_tokens=2048", "training.max_steps=5500")
+    wide = experiment.train("wide", corpus, *short_batches, "training.seed=21", preset="small")
+    quick = experiment.train("quick", corpus, "training.max_steps=6268")
+    tiny = experiment.train("tiny", corpus, "training.max_steps=10772", preset="tiny")
+    both = experiment.train("both", experiment.both_directions(), "training.max_steps=6268")
+    slower = "training.learning_rate_scale=0.28"
+    tuned = experiment.train("tuned", corpus, slower, "training.max_steps=2500", initial=both)
+    back = experiment.train("back", turned, "training.seed=13", "training.max_steps=5500")
+
+    more = experiment.diversify([wide, quick, tiny, tuned], [back, both])
+    for seed in arguments.seeds:
+        student = experiment.train(
+            f"student-{seed}", more, "training.max_steps=5000", f"training.seed={seed}", preset="small"
         )
-        teachers["--forward"].append(student)
-    measure = [sys.executable, str(HERE / "run.py"), "--only", "lowercase", "--run-dir", str(student)]
-    subprocess.run([*measure, "--label", "lowercase, diversified"], check=True)
+        experiment.measure(student)
 
 
 if __name__ == "__main__":
