@@ -3,8 +3,9 @@
     python experiments/multi30k-en-de/diversified.py [--only lowercase|raw] [--seeds 1 2 3]
 
 Trains six teachers on the corpus alone, has them translate it (`seq2seq diversify`), trains the students on it all, one
-a seed, and measures each on the test sets as run.py does, with the paper's own search (beam 4, alpha 0.6). What is in
-`--folder` already is not done again; a training that was interrupted is resumed. Nothing but the 29,000 pairs is used.
+a seed, and measures each on the test sets as run.py does, with the paper's own search (beam 4, alpha 0.6). Trainings
+and translations that are in `--folder` already are not done again; a training that was interrupted is resumed. Nothing
+but the 29,000 pairs is used.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from pathlib import Path
 from run import DATA, RECIPES, seq2seq
 
 from seq2seq.files import write_atomic
+from seq2seq.recipe import load_config
+from seq2seq.text.download import ensure_downloads
 
+TEACHERS_SEARCH = ("--beam-size", "5", "--length-penalty", "1.8")
 SEARCH = ("--beam-size", "4", "--length-penalty", "0.6")
 
 
 class Experiment:
     """One variant of the corpus, and the folder of its runs."""
 
-    def __init__(self, name: str, folder: Path, settings: list[str]) -> None:
-        self.name, self.recipe, self.folder, self.settings = name, RECIPES[name], folder, settings
+    def __init__(self, name: str, folder: Path, label: str, settings: list[str]) -> None:
+        self.name, self.recipe, self.folder, self.label, self.settings = name, RECIPES[name], folder, label, settings
 
     def files(self, source: str, target: str, train: Path = DATA, *, gzipped: bool = True) -> list[str]:
         """Options that name a training corpus, in the folder `train`, and the validation set."""
@@ -69,13 +73,13 @@ class Experiment:
             runs = [("--forward", run) for run in forward] + [("--backward", run) for run in backward]
             named = [part for option, run in runs for part in (option, str(run))]
             original = self.files("en", "de")[:4]
-            seq2seq("diversify", *original, *named, "--output", str(output), "--overwrite", "--beam-size", "5")
+            seq2seq("diversify", *original, *named, "--output", str(output), "--overwrite", *TEACHERS_SEARCH)
         return corpus
 
     def measure(self, run: Path) -> None:
         """Adds the figures of a finished run to results.json."""
         command = [sys.executable, str(Path(__file__).parent / "run.py"), "--only", self.name, "--run-dir", str(run)]
-        subprocess.run([*command, *SEARCH, "--label", f"{self.name}, diversified, small"], check=True)
+        subprocess.run([*command, *SEARCH, "--label", self.label], check=True)
 
 
 def main() -> None:
@@ -84,13 +88,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the students")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for every training")
     parser.add_argument("--folder", type=Path, help="runs/m30k-best-lowercase, or -raw")
+    parser.add_argument("--label", help="what the results are called, before the seed; needed with --set")
     arguments = parser.parse_args()
+    if arguments.set and not arguments.label:
+        parser.error("--set: other settings are another result: give it a --label")
     folder = arguments.folder or Path("runs") / f"m30k-best-{arguments.only}"
-    experiment = Experiment(arguments.only, folder, arguments.set)
+    label = arguments.label or f"{arguments.only}, diversified, small"
+    experiment = Experiment(arguments.only, folder, label, arguments.set)
+    ensure_downloads(load_config(experiment.recipe.config).data.downloads, print)
     corpus, turned = experiment.files("en", "de"), experiment.files("de", "en")
-    for file in (corpus[1], corpus[3]):
-        if not Path(file).exists():
-            sys.exit(f"{file}: is not there; run.py --only {arguments.only} fetches it")
 
     short_batches = ("training.batch_tokens=2048", "training.max_steps=5500")
     wide = experiment.train("wide", corpus, *short_batches, "training.seed=21", preset="small")
