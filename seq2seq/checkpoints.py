@@ -71,10 +71,10 @@ class Checkpoint:
     def resumable(self) -> bool:
         return (self.path / OPTIMIZER).exists()
 
-    def verify(self) -> None:
-        """Raises RunError where a file does not have the SHA-256 that state.json names."""
+    def verify(self, *names: str) -> None:
+        """Raises RunError where a file, of these or of all, does not have the SHA-256 that state.json names."""
         for name, expected in self.state()["files"].items():
-            if (self.path / name).exists() and file_hash(self.path / name) != expected:
+            if (not names or name in names) and (self.path / name).exists() and file_hash(self.path / name) != expected:
                 raise RunError(f"{self.path / name}: damaged: its SHA-256 is not the one in {STATE}")
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
@@ -155,14 +155,33 @@ class CheckpointFolder:
                 damaged.append((checkpoint, error))
                 continue
             for broken, damage in damaged:
-                renamed = broken.path.with_name(f"damaged-{broken.path.name}")
-                shutil.rmtree(renamed, ignore_errors=True)
-                os.replace(broken.path, renamed)
+                renamed = _rename_damaged(broken)
                 report(f"{damage}; going back to step {checkpoint.step:,}, the folder is now {renamed.name}")
             return checkpoint
         if damaged:
             raise RunError(f"{damaged[0][1]}; no earlier checkpoint is sound: start anew with --overwrite")
         return None
+
+    def sound_checkpoints(self, report: Callable[[str], None]) -> list[Checkpoint]:
+        """The checkpoints whose weights have the hash that they name, oldest first.
+
+        The others are reported, a line each, and renamed to `damaged-step-*`. Raises RunError where there are damaged
+        ones only, and leaves them as they are.
+        """
+        sound, damaged = [], []
+        for checkpoint in self.checkpoints():
+            try:
+                checkpoint.verify(MODEL)
+            except RunError as error:
+                damaged.append((checkpoint, error))
+            else:
+                sound.append(checkpoint)
+        if damaged and not sound:
+            raise RunError(f"{damaged[-1][1]}; no other checkpoint is sound: start anew with --overwrite")
+        for broken, damage in damaged:
+            renamed = _rename_damaged(broken)
+            report(f"{damage}; the final model is made without it, and the folder is now {renamed.name}")
+        return sound
 
     def prune_checkpoints(self, keep: set[int], *, resumable: int = 2) -> None:
         """Removes all checkpoints but those of the given steps, and optimizers of all but the newest `resumable`."""
@@ -207,6 +226,13 @@ def _state_hash(state: Mapping[str, Any]) -> str | None:
 
 def _complete(checkpoint: Path) -> bool:
     return (checkpoint / STATE).exists() and (checkpoint / MODEL).exists()
+
+
+def _rename_damaged(checkpoint: Checkpoint) -> Path:
+    renamed = checkpoint.path.with_name(f"damaged-{checkpoint.path.name}")
+    shutil.rmtree(renamed, ignore_errors=True)
+    os.replace(checkpoint.path, renamed)
+    return renamed
 
 
 def _set_aside(checkpoint: Path) -> Path:

@@ -72,8 +72,8 @@ class DataConfig(Section):
     # Files fetched on first use.
     downloads: tuple[Download, ...] = ()
     # Filters of the training pairs. Every pair that they drop is counted and reported.
-    max_source_length: int = Field(default=256, ge=1)  # pieces, without end-of-sentence
-    max_target_length: int = Field(default=256, ge=1)
+    max_source_length: int = Field(default=256, ge=1, le=2**14)  # pieces, without end-of-sentence
+    max_target_length: int = Field(default=256, ge=1, le=2**14)
     max_length_ratio: float = Field(default=9.0, ge=1.0)  # longer side / shorter side, in pieces
     ratio_free_length: int = Field(default=10, ge=0)  # pairs whose longer side has at most so many pieces pass
     drop_duplicates: bool = False
@@ -196,14 +196,15 @@ class TrainingConfig(Section):
     Training stops at whichever of `max_steps`, `max_epochs`, `max_minutes` and `patience` comes first. The learning
     rate's horizon, which the cosine and linear schedules need, is `max_steps` where that is set; otherwise it is
     planned once from `max_epochs`, or from `max_minutes` and the speed in the first 15% of them (in the warm-up, if
-    that is shorter), and stored with the run.
+    that is shorter), and stored with the run. Steps that were planned are trained, though the machine become slower:
+    minutes end a training as such only beside `max_steps`.
     """
 
     max_steps: int | None = Field(default=None, ge=1)
     max_epochs: int | None = Field(default=None, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
     # Padded target tokens per update, over all ranks and micro-batches.
-    batch_tokens: int = Field(default=25_000, ge=1)
+    batch_tokens: int = Field(default=25_000, ge=1, le=100_000_000)
     accumulate: int = Field(default=1, ge=1)  # micro-batches per update
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
     # R-Drop (Liang et al. 2021, arXiv 2106.14448): every batch is predicted twice under different dropout, and the two

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Protocol
 
 from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import replacing
-from seq2seq.text.reading import aligned, read_lines
+from seq2seq.files import locked, replacing
+from seq2seq.text.reading import aligned_files
 
 Pair = tuple[str, str]
+LOCK = ".diversify.lock"
 
 
 class Translates(Protocol):
@@ -87,19 +89,20 @@ def diversify(
     forward, backward: each loads a model that translates sources, or targets; one is loaded at a time. The pairs of the
     corpus come first, all but those with an empty side, then those that each model adds, none of them twice. Both files
     appear when all is done. progress: told how many lines of how many a model has translated. Raises DataError for
-    files that cannot be read, UserError where there are files to be overwritten or nothing to be translated.
+    files that cannot be read, UserError where there are files to be overwritten, nothing to be translated, a corpus
+    that changes meanwhile, or another process that writes into the folder.
     """
     paths = output_paths(source, target, folder)
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise UserError(f"{path}: is there already; add --overwrite, or name another folder")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        for old in left_behind(folder, path.name):
-            old.unlink()
     try:
-        return _write(source, target, paths, forward, backward, progress)
+        with locked(folder / LOCK, f"{folder}: another `diversify`{{holder}} writes there: name another folder"):
+            for path in paths:
+                if path.exists() and not overwrite:
+                    raise UserError(f"{path}: is there already; add --overwrite, or name another folder")
+                for old in left_behind(folder, path.name):
+                    old.unlink()
+            return _write(source, target, paths, forward, backward, progress)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
@@ -115,7 +118,7 @@ def _write(
     backward: Iterable[Teacher],
     progress: Callable[[int, int], None],
 ) -> Counts:
-    counts, seen = Counts(), set[bytes]()
+    counts, seen, whole = Counts(), set[bytes](), hashlib.blake2b()
     with contextlib.ExitStack() as opened:
         temporary = [opened.enter_context(replacing(path)) for path in paths]
         files = [opened.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in temporary]
@@ -124,16 +127,17 @@ def _write(
             for file, text in zip(files, pair, strict=True):
                 file.write(f"{text}\n")
 
-        for pair in _corpus(source, target):
+        for pair in aligned_files(source, target):
             if not all(text.strip() for text in pair):
                 counts.empty += 1
                 continue
             counts.corpus += 1
+            whole.update(_digest(pair))
             seen.add(_digest(pair))
             write(pair)
         if not counts.corpus:
             raise UserError(f"{source}, {target}: no pairs with something on both sides ({counts.empty:,} without)")
-        for pair in _translated(source, target, forward, backward, counts, progress):
+        for pair in _translated(source, target, whole.digest(), forward, backward, counts, progress):
             if _digest(pair) in seen:
                 counts.repeated += 1
                 continue
@@ -152,34 +156,29 @@ def _digest(pair: Pair) -> bytes:
 def _translated(
     source: Path,
     target: Path,
+    whole: bytes,
     forward: Iterable[Teacher],
     backward: Iterable[Teacher],
     counts: Counts,
     progress: Callable[[int, int], None],
 ) -> Iterator[Pair]:
-    """The pairs of the corpus with one side translated, model by model."""
-
-    def pairs() -> Iterator[Pair]:
-        return (pair for pair in _corpus(source, target) if all(text.strip() for text in pair))
-
+    """The pairs of the corpus with one side translated, model by model. whole: the hash of all pairs, read before."""
     for side, teachers in enumerate((forward, backward)):
         for load in teachers:
-            found = 0
-            translations = load()(pair[side] for pair in pairs())
-            for pair, some in zip(pairs(), translations, strict=True):
+            translates, found, read = load(), 0, hashlib.blake2b()
+            corpus = (pair for pair in aligned_files(source, target) if all(text.strip() for text in pair))
+            pairs, given = itertools.tee(corpus)  # a translator reads some thousand lines ahead
+            for pair, some in zip(pairs, translates(one[side] for one in given), strict=True):
                 found += 1
+                read.update(_digest(pair))
                 progress(found, counts.corpus)
                 for translation in some:
                     if translation is None or not translation.strip():
                         counts.bad += 1
                     else:
                         yield (pair[0], translation) if side == 0 else (translation, pair[1])
-            if found != counts.corpus:
+            if read.digest() != whole:
                 raise UserError(
-                    f"{source}, {target}: read again, they gave {found:,} pairs instead of {counts.corpus:,}; they are "
-                    "read once for each model and must stay as they are"
+                    f"{source}, {target}: changed while they were translated (there were {counts.corpus:,} pairs, now "
+                    f"{found:,}); they are read once for each model and must stay as they are"
                 )
-
-
-def _corpus(source: Path, target: Path) -> Iterator[Pair]:
-    return aligned(read_lines(source), read_lines(target), str(source), str(target))

@@ -46,7 +46,7 @@ from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
 from seq2seq.text.sampling import SampledPairs
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
-from seq2seq.training.horizon import check_end
+from seq2seq.training.horizon import check_end, out_of_patience
 from seq2seq.training.state import Interrupted, Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 
@@ -101,7 +101,12 @@ def train(
             # Once more: another training may have come and gone.
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
             if resume and (state := _finished(config, run)):
-                observer.message(f"{run_dir}: finished already, at step {state.step:,}; to go on, give it a later end")
+                later = f"{resume_command(run_dir)} --set training.max_steps={2 * state.step}"
+                if out_of_patience(config.training, state):
+                    later += " --set training.patience=0"
+                observer.message(
+                    f"{run_dir}: finished already, at step {state.step:,}; to go on, give it a later end: {later}"
+                )
                 run.clean()  # a kill may have come after all was done
                 shutil.rmtree(run.path / CORPUS, ignore_errors=True)
                 return Outcome(run, state, None, ())
@@ -136,7 +141,7 @@ def train(
                     if stop():  # during the last step: what is left to do would not end soon
                         raise Interrupted
                     _finish(config, run, trainer, corpora)
-                return _test(config, run, corpora, trainer.state)
+                return _test(config, run, corpora, trainer.state, device)
             finally:
                 opened.close()
                 shutil.rmtree(run.path / CORPUS, ignore_errors=True)
@@ -320,7 +325,8 @@ def _validator(config: Config, corpora: Corpora, *, longest: bool = False) -> Ca
 
 def _finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None:
     """Writes the model to use, its description, the model card and the curves."""
-    chosen = choose_checkpoints(config.training, run.checkpoints(), trainer.state)
+    sound = run.sound_checkpoints(trainer.observer.message)
+    chosen = choose_checkpoints(config.training, sound, trainer.state)
     tensors = average_checkpoints(chosen)
     trainer.model.load_state_dict(tensors)
     evaluate = _validator(config, corpora)
@@ -372,11 +378,11 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
     }
 
 
-def _test(config: Config, run: Run, corpora: Corpora, state: TrainingState) -> Outcome:
-    """Translates the configured test set with the finished run, as `translate` would."""
+def _test(config: Config, run: Run, corpora: Corpora, state: TrainingState, device: torch.device) -> Outcome:
+    """Translates the configured test set with the finished run, as `translate` would, where it was trained."""
     if corpora.test_text is None:
         return Outcome(run, state, None, ())
-    translator = Translator(run)
+    translator = Translator.of(run.load_model().to(device), corpora.tokenizer, config.decoding)
     pairs = list(corpora.test_text)
     hypotheses = [result.text for result in translator.stream(source for source, _ in pairs)]
     bleu = corpus_bleu(hypotheses, [reference for _, reference in pairs], config.data.bleu_tokenize)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seq2seq.config import Config
-from seq2seq.finetuning import INITIAL, InitialRun
+from seq2seq.finetuning import INITIAL, InitialRun, weights_at_first
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (
@@ -65,8 +65,8 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
     if initial is not None:
         identity[INITIAL] = initial.weights_hash
-    elif resume and INITIAL in run.identity():
-        identity[INITIAL] = run.identity()[INITIAL]
+    elif resume and config.training.init_from and (weights := weights_at_first(run)):
+        identity[INITIAL] = weights
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
         _check_positions(config, valid)

@@ -78,14 +78,14 @@ def load_config(
     preset: str | None = None,
     overrides: Sequence[str] = (),
     data: Mapping[str, str] | None = None,
-    tuned: bool = False,
+    own: bool = False,
 ) -> Config:
     """Reads a TOML file (or none), applies `--set` overrides and corpus paths, resolves data paths.
 
     path: the TOML file; None starts from the preset alone. overrides: `section.key=value`, values as TOML or plain
     text. data: corpus paths from the command line, relative to the working directory; they replace the file's corpus.
-    tuned: the file is the recipe of a run that is fine-tuned. Its languages and the tokenisation for BLEU stay with
-    another corpus, and an end that is given by --set takes the place of its own.
+    own: the file is the configuration of a run that goes on, or is fine-tuned. Its languages and the tokenisation for
+    BLEU stay with a corpus from elsewhere, and an end that is given by --set takes the place of its own.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -95,11 +95,11 @@ def load_config(
     _resolve_paths(sections, base, str(path))
     if data:
         corpus = {key: _absolute(value, Path.cwd(), f"data.{key}") for key, value in data.items()}
-        kept = LANGUAGES if tuned else ()
+        kept = LANGUAGES if own else ()
         sections["data"] = {**_without_corpus(sections.get("data", {}), kept), **corpus}
     values.update(sections)
     overridden = {override.partition("=")[0].strip() for override in overrides}
-    if tuned and overridden & {f"training.{limit}" for limit in LIMITS}:
+    if own and overridden & {f"training.{limit}" for limit in LIMITS}:
         values["training"] = {key: value for key, value in values.get("training", {}).items() if key not in LIMITS}
     for override in overrides:
         _apply_override(values, override)

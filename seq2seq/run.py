@@ -84,11 +84,6 @@ class Run(CheckpointFolder):
         """Whether the folder holds a run, or what could be one: anything that must not be overwritten unasked."""
         return any((path / name).exists() for name in (CONFIG, MODEL, MODEL_INFO, METRICS, CHECKPOINTS))
 
-    @staticmethod
-    def begun(path: Path) -> bool:
-        """Whether training began there. Before, while data is prepared, a run has no configuration."""
-        return (path / CONFIG).exists()
-
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> Run:
         """An empty run folder. Where one holds a run already, raises RunError unless `overwrite`, which removes it."""
@@ -106,8 +101,9 @@ class Run(CheckpointFolder):
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path | str) -> Run:
         """An existing run. Raises RunError where there is none."""
+        path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run folder; make one with `seq2seq train ... --run-dir {path}`")
         if not (path / CONFIG).exists():

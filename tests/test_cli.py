@@ -252,8 +252,8 @@ def test_jsonl_has_fields_of_the_right_types(translate: Cli, sources: list[str])
     assert [record["translation"] for record in records] == plain
     for record in records:
         assert set(record) == {
-            "line", "source", "translation", "score", "log_probability", "pieces", "piece_log_probabilities",
-            "satisfied", "repetition",
+            "line", "source", "complete", "translation", "score", "log_probability", "pieces",
+            "piece_log_probabilities", "satisfied", "repetition",
         }  # fmt: skip
         assert isinstance(record["score"], float)
         assert record["log_probability"] <= 0
@@ -653,6 +653,60 @@ def test_a_finished_run_goes_on_with_more_steps_and_can_be_replaced(
     assert [checkpoint.step for checkpoint in Run(path).checkpoints()] == [5]
     assert "test BLEU" not in anew.out  # files on the command line are the whole corpus: there is no test set
     assert (path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_an_end_that_is_given_on_resuming_takes_the_place_of_the_minutes(in_corpus: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    short = ["--set", "training.max_minutes=0.02", "--set", "training.warmup_steps=1"]
+    first = in_corpus("recipe.toml", "--run-dir", path, *short)
+    assert first.code == 0, first.err
+    last = Run(path).info()["training"]["steps"]
+    done = in_corpus("--run-dir", path, "--resume")
+    command = f"seq2seq train --run-dir {path} --resume --set training.max_steps={2 * last}"
+    assert done.code == 0 and f"give it a later end: {command}\n" in done.err
+    more = in_corpus("--run-dir", path, "--resume", "--set", f"training.max_steps={last + 3}")
+    assert more.code == 0, more.err
+    assert Run(path).info()["training"]["steps"] == last + 3
+    assert Run(path).config().training.max_minutes is None
+
+
+def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    impatient = ["--set", "training.patience=1", "--set", "training.validate_every=1", "--set", "training.max_steps=50"]
+    assert in_corpus("recipe.toml", "--run-dir", path, *impatient).code == 0
+    last = Run(path).info()["training"]["steps"]
+    assert last < 50
+    said = in_corpus("--run-dir", path, "--resume").err.splitlines()[-1]
+    assert said.endswith(f"--set training.max_steps={2 * last} --set training.patience=0")
+    more = in_corpus(*said.partition("seq2seq train ")[2].split())
+    assert more.code == 0, more.err
+    assert Run(path).info()["training"]["steps"] == 2 * last
+
+
+def test_the_corpus_of_a_run_may_be_named_where_it_is_now(in_corpus: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    shutil.copytree(tiny_run.corpus, tmp_path / "moved", ignore=shutil.ignore_patterns("runs"))
+    names = {"source": "train.en", "target": "train.de", "valid-source": "valid.en", "valid-target": "valid.de"}
+    files = [part for option, name in names.items() for part in (f"--{option}", str(tmp_path / "moved" / name))]
+    more = ["--run-dir", tmp_path / "run", "--resume", "--set", "training.max_steps=103"]
+    result = in_corpus(*more, *files)
+    assert result.code == 0, result.err
+    assert Run(tmp_path / "run").info()["training"]["steps"] == 103
+    assert Run(tmp_path / "run").config().data.train_source == str(tmp_path / "moved" / "train.en")
+
+
+def test_the_same_command_with_resume_begins_what_has_not_begun(in_corpus: Cli, tmp_path: Path) -> None:
+    sides = ["--source", "train.en", "--target", "train.de", "--set", "training.max_steps=2"]
+    small = ["--set", "model.d_model=16", "--set", "model.num_heads=2", "--set", "tokenizer.vocab_size=60"]
+    (tmp_path / "killed").mkdir()
+    for path in (tmp_path / "new", tmp_path / "killed"):
+        result = in_corpus(*sides, *small, "--run-dir", path, "--resume")
+        assert result.code == 0, result.err
+        assert "starting at step 0" in result.err
+        assert in_corpus(*sides, *small, "--run-dir", path, "--resume").code == 0
+    nameless = in_corpus(*[part.replace("train.", "none.") for part in sides], "--preset", "tiny", "--resume")
+    assert nameless.code == 1 and "none.en: no such file" in nameless.err  # and not which run: that is runs/tiny
+    assert "runs/tiny: there is nothing to resume" in nameless.err
 
 
 def test_a_folder_named_corpus_beside_a_run_is_left_alone(in_corpus: Cli, tmp_path: Path) -> None:

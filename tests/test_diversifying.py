@@ -131,14 +131,54 @@ def test_a_corpus_that_changes_while_it_is_translated_is_an_error(tmp_path: Path
         write(tmp_path / "in", [("a", "b")])
         return teacher(str.upper)()
 
-    with pytest.raises(UserError, match="they gave 1 pairs instead of 2"):
+    with pytest.raises(UserError, match="there were 2 pairs, now 1"):
         diversify(source, target, tmp_path / "out", forward=[load], backward=[])
+
+
+def test_a_corpus_of_as_many_other_pairs_is_an_error_and_no_line_gets_the_translation_of_another(
+    tmp_path: Path,
+) -> None:
+    source, target = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+
+    def load() -> Any:
+        write(tmp_path / "in", [("c", "d"), ("a", "b")])
+        return teacher(str.upper)()
+
+    with pytest.raises(UserError, match="changed while they were translated"):
+        diversify(source, target, tmp_path / "out", forward=[load], backward=[])
+    assert not (tmp_path / "out").exists()
+
+
+def test_lines_that_are_appended_while_a_model_translates_are_an_error(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+
+    def append(line: str) -> str:
+        if line == "a":
+            for path in (source, target):
+                with path.open("a", encoding="utf-8") as file:
+                    file.write("e\n")
+        return line.upper()
+
+    with pytest.raises(UserError, match="changed while they were translated"):
+        diversify(source, target, tmp_path / "out", forward=[teacher(append), teacher(str.lower)], backward=[])
+
+
+def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "in", [("a", "b")])
+
+    def load() -> Any:
+        with pytest.raises(UserError, match=rf"another `diversify` \(process {os.getpid()}\) writes there"):
+            diversify(*corpus, tmp_path / "out", forward=[teacher(str.lower)], backward=[])
+        return teacher(str.upper)()
+
+    assert diversify(*corpus, tmp_path / "out", forward=[load], backward=[]).added == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.de", "train.en"]
 
 
 def test_files_of_unequal_length_are_refused(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in", [("a", "b"), ("c", "d")])
     source.write_text("a\n", encoding="utf-8")
-    with pytest.raises(DataError, match="ends after line 1"):
+    with pytest.raises(DataError, match=r"has 1 lines and .* has 2"):
         diversify(source, target, tmp_path / "out", forward=[teacher(str.upper)], backward=[])
     assert not (tmp_path / "out").exists()
 
@@ -177,3 +217,22 @@ def test_only_whole_translations_are_used(tiny_run: Any) -> None:
     assert list(translate(lines)) == [[one] for one in good]
     translator.config = short
     assert list(commands._translates(translator, Options(beam_size=1))(lines))[1] == [None]
+
+
+@pytest.mark.parametrize("why", ["characters of several bytes", "learned positions"])
+def test_a_line_is_cut_by_its_pieces_not_its_characters(
+    why: str, tiny_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces may be more than characters, and learned positions may end before the configured length."""
+    said: list[str] = []
+    translator = Translator(tiny_run.path, warn=said.append)
+    encode = translator.tokenizer.encode_source
+    if why == "learned positions":
+        monkeypatch.setattr(translator, "_longest_output", lambda: 5)
+    else:
+        translator.config = translator.config.model_copy(update={"max_source_length": 20})
+        monkeypatch.setattr(translator.tokenizer, "encode_source", lambda lines: [ids * 9 for ids in encode(lines)])
+    lines = ["the old king sees the green door"]
+    [result] = translator.stream(lines, Options(beam_size=1))
+    assert not result.complete and "it is cut to the first" in said[0]
+    assert list(commands._translates(translator, Options(beam_size=1))(lines)) == [[None]]

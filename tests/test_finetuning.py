@@ -180,6 +180,30 @@ def test_a_resumed_run_is_the_same_to_the_bit_and_no_longer_needs_the_one_it_beg
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_what_it_began_with_is_known_from_its_checkpoints_too(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    config = whole_and_part(first, other, tmp_path, steps=4)
+    (tmp_path / "parts" / "identity.json").unlink()
+    train(config, tmp_path / "parts", resume=True)
+    for name in ("model.safetensors", "identity.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("identity", [5, None, "initial_model", ["initial_model"]])
+def test_a_checkpoint_whose_identity_is_none_is_named(
+    first: Path, other: dict[str, str], tmp_path: Path, identity: object
+) -> None:
+    config = whole_and_part(first, other, tmp_path, steps=4)
+    (tmp_path / "parts" / "identity.json").unlink()
+    for path in (tmp_path / "parts" / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text(encoding="utf-8"))
+        del state["state_sha256"]  # which earlier versions did not write
+        path.write_text(json.dumps({**state, "identity": identity}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"state\.json: damaged: identity = "):
+        train(config, tmp_path / "parts", resume=True)
+
+
 def test_before_the_first_checkpoint_it_has_to_be_the_same_run(
     first: Path, other: dict[str, str], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -215,6 +216,42 @@ def test_model_json_tells_how_the_model_was_made(finished: Finished) -> None:
     assert training["epochs"] == pytest.approx(state.epoch + state.update / 5, abs=1) and training["epochs"] > 1
     assert info["validation"]["best_single_step"] in (5, 10)
     assert info["identity"]["tokenizer"] == run.tokenizer().content_hash()
+
+
+def test_a_damaged_checkpoint_is_set_aside_when_the_model_is_made_and_others_take_its_place(
+    tmp_path: Path, copied: Path, finished: Finished
+) -> None:
+    steps = finished.info["training"]["averaged_steps"]
+    assert len(steps) > 1
+    [older] = [checkpoint for checkpoint in Run(copied).checkpoints() if checkpoint.step == steps[0]]
+    weights = older.path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (copied / "model.json").unlink()  # as a kill while the model was being made leaves it
+    listener = Listener()
+    train(Run(copied).config(), copied, listener, resume=True)
+    assert any("damaged" in said and f"damaged-{older.path.name}" in said for said in listener.messages)
+    assert (older.path.with_name(f"damaged-{older.path.name}") / "model.safetensors").exists()
+    made = Run(copied).info()["training"]["averaged_steps"]
+    assert steps[0] not in made and set(steps[1:]) <= set(made)
+
+
+def test_where_all_checkpoints_are_damaged_none_is_touched_and_the_remedy_is_told(
+    copied: Path, finished: Finished
+) -> None:
+    checkpoints = Run(copied).checkpoints()
+    for checkpoint in checkpoints[:-1]:
+        shutil.rmtree(checkpoint.path)
+    before = (checkpoints[-1].path / "model.safetensors").read_bytes()
+    (checkpoints[-1].path / "model.safetensors").write_bytes(before[:-1] + b"x")
+    fails(RunError, "damaged.*start anew with --overwrite", lambda: Run(copied).sound_checkpoints(print))
+    assert [one.step for one in Run(copied).checkpoints()] == [checkpoints[-1].step]
+
+
+def test_weights_beside_a_damaged_optimizer_are_sound(copied: Path) -> None:
+    newest = Run(copied).checkpoints()[-1]
+    content = (newest.path / "optimizer.safetensors").read_bytes()
+    (newest.path / "optimizer.safetensors").write_bytes(content[:-1] + b"x")
+    assert Run(copied).sound_checkpoints(print) == Run(copied).checkpoints()
 
 
 def test_the_model_card_mentions_the_numbers(finished: Finished) -> None:

@@ -557,7 +557,7 @@ def test_replacing_a_run_that_is_interrupted_leaves_no_checkpoints_or_all(
         Run.create(finished.path, overwrite=True)
     monkeypatch.undo()
     assert finished.checkpoints() == []
-    assert Run.begun(finished.path)  # so that it can be resumed, or replaced once more
+    assert (finished.path / "config.toml").exists()  # so that it can be resumed, or replaced once more
     Run.create(finished.path, overwrite=True)
     assert tree(finished.path) == {}
 

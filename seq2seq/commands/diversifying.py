@@ -108,13 +108,11 @@ def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
 
 
 def _translates(translator: Translator, options: Options) -> Translates:
-    tokenizer, longest = translator.tokenizer, translator.config.max_source_length
-
     def translate(lines: Iterable[str]) -> Iterator[list[str | None]]:
         for result in translator.stream(lines, options):
-            # Few lines have as many characters as pieces are allowed: the others need no second look.
-            whole = len(result.source) < longest or len(tokenizer.encode_source([result.source])[0]) <= longest
-            yield [one.text if whole and one.ended and not one.repetition else None for one in result.hypotheses]
+            yield [
+                one.text if result.complete and one.ended and not one.repetition else None for one in result.hypotheses
+            ]
 
     return translate
 

@@ -45,11 +45,11 @@ def score(
     precision_name = parse_precision(precision)
     from seq2seq.decoding.options import Options
     from seq2seq.run import Run
-    from seq2seq.text.reading import aligned, read_lines
+    from seq2seq.text.reading import aligned_files
 
     options = Options(length_penalty=length_penalty, length_normalization=length_normalization)  # type: ignore[arg-type]
     translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
-    pairs = aligned(read_lines(source), read_lines(target), str(source), str(target))
+    pairs = aligned_files(source, target)
     for number, found in enumerate(translator.score_stream(pairs, options)):
         count = len(found.piece_log_probabilities)
         if format_ == "text":

@@ -19,7 +19,7 @@ from seq2seq.errors import OptionError, UserError
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", hidden=True)] = None,
     run_dir: Annotated[
-        Path | None, option("FOLDER", "Where the run is kept; runs/CONFIG or runs/RUN-finetuned.")
+        Path | None, option("FOLDER", "Where the run is kept; runs/CONFIG, runs/PRESET or runs/RUN-finetuned.")
     ] = None,
     source: Annotated[str | None, option("FILE", "Training sentences to translate from, one a line.")] = None,
     target: Annotated[str | None, option("FILE", "Their translations, line by line.")] = None,
@@ -58,18 +58,18 @@ def train(
         _check_initial(init_from, set_ or [])
     if init_from is not None and run_dir is None:
         run_dir = Path("runs") / f"{init_from.resolve().name}-finetuned"
-    own = _own_recipe(
-        config, preset, run_dir, init_from, resume=resume
-    )  # before the others: it may be a pipe, or a link
-    config = own or config
     set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
+    if resume and config is None and run_dir is None and init_from is None and (corpus or set_corpus):
+        run_dir = Path("runs") / (preset or "run")
+    # Before the others: it may be a pipe, or a link.
+    own = _own_recipe(config, preset, run_dir, init_from, resume=resume, given=bool(corpus) or set_corpus)
+    config = own or config
     if config is None and not corpus and not set_corpus:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
     from seq2seq.recipe import load_config, refuse_fetching, toml_text
 
     changes = [*(set_ or []), *([f"training.init_from={toml_text(str(init_from))}"] if init_from is not None else [])]
-    tuned = own is not None and init_from is not None
-    settings = load_config(config, preset=preset, overrides=changes, data=corpus or None, tuned=tuned)
+    settings = load_config(config, preset=preset, overrides=changes, data=corpus or None, own=own is not None)
     if own is not None:
         refuse_fetching(settings, str(own))
     folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
@@ -85,7 +85,9 @@ def train(
                 settings, folder, progress, resume=resume, overwrite=overwrite, stop=signals.received, gently=signals
             )
         except Interrupted:
-            progress.message(f"stopped after a checkpoint; continue with: {resume_command(folder)}")
+            latest = Run(folder).latest_checkpoint()
+            newest = f"the newest checkpoint is of step {latest.step:,}" if latest else "there is no checkpoint yet"
+            progress.message(f"stopped; {newest}; continue with: {resume_command(folder)}")
             sys.exit(signals.reason()[1])
         except KeyboardInterrupt:  # while data was prepared, or the model finished
             if Run.exists(folder) and Run(folder).config() == settings:  # not an older one, to be overwritten
@@ -104,18 +106,28 @@ def _check_initial(init_from: Path, changes: list[str]) -> None:
 
 
 def _own_recipe(
-    config: Path | None, preset: str | None, run_dir: Path | None, init_from: Path | None, *, resume: bool
+    config: Path | None,
+    preset: str | None,
+    run_dir: Path | None,
+    init_from: Path | None,
+    *,
+    resume: bool,
+    given: bool,
 ) -> Path | None:
-    """The config.toml of a run, where it is to serve as the recipe: of the run that is resumed, or fine-tuned."""
+    """The config.toml of a run, where it is to serve as the recipe: of the run that is resumed, or fine-tuned.
+
+    given: a corpus is, so that a run of which there is nothing yet can begin.
+    """
     if config is not None:
         return None
-    if resume and not (init_from is not None and run_dir is not None and not (run_dir / "config.toml").exists()):
+    begun = run_dir is None or (run_dir / "config.toml").exists()
+    if resume and (begun or not (given or init_from is not None)):
         if run_dir is None:
             raise OptionError("--resume: which run? Name its folder with --run-dir")
         if not run_dir.is_dir():
             raise UserError(f"--resume: {run_dir}: no such run folder; check the path")
         if not (run_dir / "config.toml").exists():
-            raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give the recipe as well")
+            raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give recipe or corpus as well")
         folder = run_dir
     elif init_from is not None and preset is None:
         folder = init_from

@@ -172,7 +172,7 @@ def _render(number: int, result: TranslationResult, options: Options, format_: s
         hypotheses = [
             {"translation": found.text, **{name: getattr(found, name) for name in names}} for found in result.hypotheses
         ]
-        record = {"line": number, "source": result.source, **hypotheses[0]}
+        record = {"line": number, "source": result.source, "complete": result.complete, **hypotheses[0]}
         if options.n_best > 1 or options.diverse:
             record["hypotheses"] = hypotheses
         return json.dumps(record, ensure_ascii=False)

@@ -77,10 +77,14 @@ class Translation:
 
 @dataclass(frozen=True)
 class TranslationResult:
-    """The hypotheses for one line, best first. An empty line has one, which is empty."""
+    """The hypotheses for one line, best first. An empty line has one, which is empty.
+
+    complete: the line was translated whole, not cut for being too long.
+    """
 
     source: str
     hypotheses: tuple[Translation, ...]
+    complete: bool = True
 
     @property
     def text(self) -> str:

@@ -21,12 +21,16 @@ def result_of(
     number: int,
     line: str,
     source: Sequence[int],
+    complete: bool,
     hypotheses: Sequence[Hypothesis],
     links: Sequence[Links] | None,
     demands: Demands,
     warn: Callable[[str], None],
 ) -> TranslationResult:
-    """The result for a line, `number` from 0, whose pieces are `source`; an empty line has no hypotheses."""
+    """The result for a line, `number` from 0, whose pieces are `source`; an empty line has no hypotheses.
+
+    complete: the source was not cut.
+    """
     if not hypotheses:
         empty = Translation("", 0.0, 0.0, (), (), True, alignment=None if links is None else ())
         return TranslationResult(line, (empty,))
@@ -40,7 +44,7 @@ def result_of(
         warn(loop_warning(number, ends[0]))
     if not translations[0].satisfied:
         warn(f"line {number + 1}: no translation was found that is all that was asked for")
-    return TranslationResult(line, translations)
+    return TranslationResult(line, translations, complete)
 
 
 def _translation(found: Hypothesis, text: str, end: int | None, links: Links | None, demands: Demands) -> Translation:

@@ -27,12 +27,16 @@ DRAWS_A_LINE = 2**16  # seeds that a line has for its draws
 
 @dataclass(frozen=True)
 class Line:
-    """What a line asks for, in pieces: its source, a forced beginning, and whether a new word must follow that."""
+    """What a line asks for, in pieces: its source, a forced beginning, and whether a new word must follow that.
+
+    complete: the source is whole, and not cut for being too long.
+    """
 
     source: np.ndarray[tuple[int], np.dtype[np.int32]]
     prefix: list[int]
     new_word: bool
     limit: int  # pieces of its output, end-of-sentence included
+    complete: bool = True
 
 
 def penalty_of(options: Options) -> Penalty:

@@ -247,6 +247,7 @@ class Translator:
                 start + number,
                 line,
                 asked[number].source.tolist(),
+                asked[number].complete,
                 found[number],
                 None if links is None else links[number],
                 demands,
@@ -262,7 +263,8 @@ class Translator:
         encoded = self.tokenizer.encode_source([line if line.strip() else "" for line, _ in lines])
         asked = []
         for number, (pieces, (_, prefix)) in enumerate(zip(encoded, lines, strict=True), start + 1):
-            if len(pieces) > longest:
+            complete = len(pieces) <= longest
+            if not complete:
                 self.warn(f"line {number} has {len(pieces):,} pieces; it is cut to the first {longest:,} ({field})")
                 pieces = pieces[:longest]
             if self.tokenizer.says_nothing(pieces):
@@ -280,6 +282,7 @@ class Translator:
                     forced,
                     prefix[-1:].isspace(),
                     self._limit(pieces, forced, demands),
+                    complete,
                 )
             )
         return asked

@@ -154,7 +154,7 @@ class CTranslate2Translator:
         return check_options(Options(**{name: getattr(options, name) for name in KNOWN}), self.config)
 
     def _window(self, model: Any, lines: list[str], start: int, options: Options) -> list[TranslationResult]:
-        sources = self._encode(lines, start)
+        sources, complete = self._encode(lines, start)
         found: list[list[_Found]] = [[] for _ in lines]
         batches = list(self._batches(sources, options))
         pending = [self._submit(model, sources, batch, options) for batch in batches]
@@ -166,10 +166,10 @@ class CTranslate2Translator:
             for hypotheses in found:
                 hypotheses.sort(key=lambda one: -one.total / self._penalty(one.length, options))
                 del hypotheses[options.n_best :]
-        return self._results(lines, start, sources, found, options)
+        return self._results(lines, start, sources, complete, found, options)
 
-    def _encode(self, lines: list[str], start: int) -> list[list[str]]:
-        """Source pieces as CTranslate2 wants them, cut where they are too many."""
+    def _encode(self, lines: list[str], start: int) -> tuple[list[list[str]], list[bool]]:
+        """Source pieces as CTranslate2 wants them, cut where they are too many; and which of them are whole."""
         longest, field = self.config.max_source_length, "decoding.max_source_length"
         if self._longest_output() - 1 < longest:
             longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
@@ -179,7 +179,8 @@ class CTranslate2Translator:
                 self.warn(f"line {number} has {len(ids):,} pieces; it is cut to the first {longest:,} ({field})")
             if self.tokenizer.says_nothing(ids):
                 self.warn(f"line {number} has nothing in it that the model knows; its translation is a guess")
-        return [[self.source_pieces[i] for i in ids[:longest]] for ids in encoded]
+        pieces = [[self.source_pieces[i] for i in ids[:longest]] for ids in encoded]
+        return pieces, [len(ids) <= longest for ids in encoded]
 
     def _longest_output(self) -> int:
         model = self.run.config.model
@@ -264,7 +265,13 @@ class CTranslate2Translator:
         return float(base**options.length_penalty)
 
     def _results(
-        self, lines: list[str], start: int, sources: list[list[str]], found: list[list[_Found]], options: Options
+        self,
+        lines: list[str],
+        start: int,
+        sources: list[list[str]],
+        complete: list[bool],
+        found: list[list[_Found]],
+        options: Options,
     ) -> list[TranslationResult]:
         flat = [(i, one) for i, hypotheses in enumerate(found) for one in hypotheses]
         # As in the torch engine, a loop is cut in the text, unless the source has one.
@@ -283,8 +290,8 @@ class CTranslate2Translator:
             )
         empty = Translation("", 0.0, 0.0, (), (), True)
         return [
-            TranslationResult(line, tuple(sorted(best, key=lambda one: -one.score)) or (empty,))
-            for line, best in zip(lines, translations, strict=True)
+            TranslationResult(line, tuple(sorted(best, key=lambda one: -one.score)) or (empty,), whole)
+            for line, best, whole in zip(lines, translations, complete, strict=True)
         ]
 
     def _score(self, sources: list[list[str]], found: list[tuple[int, _Found]]) -> list[tuple[float, ...]]:

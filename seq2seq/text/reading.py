@@ -95,7 +95,7 @@ def _decode(line: bytes, where: str, mend: Mend | None) -> str:
 
 
 def aligned(first: Iterator[str], second: Iterator[str], name: str, other_name: str) -> Iterator[tuple[str, str]]:
-    """Lines in pairs; the names stand for their files in error messages. Raises DataError where one has more lines."""
+    """Lines in pairs, as they come; the names stand for them in messages. Raises DataError where one has more lines."""
     for number, (one, other) in enumerate(itertools.zip_longest(first, second), start=1):
         if one is None or other is None:
             longer, shorter = (name, other_name) if other is None else (other_name, name)
@@ -104,6 +104,20 @@ def aligned(first: Iterator[str], second: Iterator[str], name: str, other_name: 
                 "belong to line N of the other"
             )
         yield one, other
+
+
+def aligned_files(source_path: Path, target_path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of two files in pairs. Raises DataError, with both counts, where there are not as many."""
+    sources, targets = read_lines(source_path), read_lines(target_path)
+    for index, (source, target) in enumerate(itertools.zip_longest(sources, targets)):
+        if source is None or target is None:
+            longer = index + 1 + sum(1 for _ in (targets if source is None else sources))
+            counts = (index, longer) if source is None else (longer, index)
+            raise DataError(
+                f"{source_path} has {counts[0]:,} lines and {target_path} has {counts[1]:,}: aligned files need the "
+                f"same number; line N of one must translate line N of the other"
+            )
+        yield source, target
 
 
 def has_split(data: DataConfig, split: Split) -> bool:
@@ -134,7 +148,7 @@ def read_pairs(data: DataConfig, split: Split) -> Iterator[tuple[str, str]]:
     pairs_file = getattr(data, f"{split}_pairs")
     source_file, target_file = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
     if source_file:
-        yield from _aligned_pairs(Path(source_file), Path(target_file))
+        yield from aligned_files(Path(source_file), Path(target_file))
     elif not pairs_file:
         yield from _hub_pairs(data, getattr(data, f"{split}_split"))
     elif pairs_file.endswith((".tsv", ".tsv.gz")):
@@ -146,19 +160,6 @@ def read_pairs(data: DataConfig, split: Split) -> Iterator[tuple[str, str]]:
             f"data.{split}_pairs = {pairs_file!r}: the kind of file is unknown; name it .tsv or .jsonl (or with .gz), "
             f"or give data.{split}_source and data.{split}_target"
         )
-
-
-def _aligned_pairs(source_path: Path, target_path: Path) -> Iterator[tuple[str, str]]:
-    sources, targets = read_lines(source_path), read_lines(target_path)
-    for index, (source, target) in enumerate(itertools.zip_longest(sources, targets)):
-        if source is None or target is None:
-            longer = index + 1 + sum(1 for _ in (targets if source is None else sources))
-            counts = (index, longer) if source is None else (longer, index)
-            raise DataError(
-                f"{source_path} has {counts[0]:,} lines and {target_path} has {counts[1]:,}: aligned files need the "
-                f"same number; line N of one must translate line N of the other"
-            )
-        yield source, target
 
 
 def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:

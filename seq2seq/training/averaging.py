@@ -55,7 +55,6 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
         raise RunError("there are no checkpoints to average")
     total: dict[str, Tensor] = {}
     for checkpoint in checkpoints:
-        checkpoint.verify()
         tensors = checkpoint.model_tensors()
         if not total:
             total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in tensors.items()}

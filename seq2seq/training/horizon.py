@@ -8,8 +8,9 @@ from seq2seq.config import ConfigError, TrainingConfig
 from seq2seq.training.state import TrainingState
 
 # A horizon that is planned from minutes: how much of the time is spent measuring the speed, if the warm-up is as long,
-# and how much is left for validating, saving and averaging. Speeds drift: a moment's says little.
-MEASURE_SHARE, RESERVE_SHARE = 0.15, 0.10
+# and how much is left for validating, saving and averaging, of which validations may take half; what they take beyond
+# that is planned for. Speeds drift: a moment's says little.
+MEASURE_SHARE, RESERVE_SHARE, VALIDATION_SHARE = 0.15, 0.10, 0.05
 # Where there is time for less than two warm-ups, a plan raises the rate at once (see `learning_rate`): it comes early.
 EARLY_SHARE = 0.04
 MIN_MEASURED_STEPS = 8
@@ -36,13 +37,20 @@ def known_horizon(config: TrainingConfig, updates_per_epoch: int) -> int | None:
 
 
 def plan_from_timings(
-    config: TrainingConfig, step: int, seconds: float, timings: Sequence[float], updates_per_epoch: int
+    config: TrainingConfig,
+    step: int,
+    seconds: float,
+    timings: Sequence[float],
+    updates_per_epoch: int,
+    validation_seconds: float = 0.0,
+    spent: float = 0.0,
 ) -> int | None:
     """Turns `max_minutes` into steps once enough of them have been timed, and None until then.
 
     That is when 15% of the time is over, or the warm-up if it ends sooner.
 
-    step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting.
+    step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting, without
+    validations. validation_seconds: how long one of those takes. spent: what has gone by since, to find that out.
     """
     if config.max_minutes is None:
         return None
@@ -51,7 +59,9 @@ def plan_from_timings(
     later = timings[len(timings) // 2 :]  # the first steps warm caches up, and processors begin faster than they go on
     # Few, where it has just been resumed: all sittings tell more.
     pace = sum(later) / len(later) if measured or step == len(timings) else seconds / step
-    plan = plan_at_speed(config, step, seconds, pace, updates_per_epoch)
+    pace += max(0.0, validation_seconds / config.validate_every - VALIDATION_SHARE * pace)
+    last = max(0.0, 2 * validation_seconds - VALIDATION_SHARE * budget)  # of the last step, and of the average
+    plan = plan_at_speed(config, step, seconds + spent + last, pace, updates_per_epoch)
     share = MEASURE_SHARE if plan >= 2 * config.warmup_steps else EARLY_SHARE
     # Past the warm-up the schedule needs the horizon.
     if step < config.warmup_steps and seconds < (1 - RESERVE_SHARE) * budget:

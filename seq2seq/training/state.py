@@ -19,7 +19,7 @@ class TrainingError(UserError):
 
 
 class Interrupted(Exception):
-    """Training was asked to stop and did so after a complete step and a checkpoint."""
+    """Training was asked to stop and did so after a complete step, with a checkpoint unless the loss has exploded."""
 
 
 class Observer(Protocol):

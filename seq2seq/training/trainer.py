@@ -40,6 +40,7 @@ from seq2seq.training.room import check_room
 from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResult, TrainingError, TrainingState, Window
 from seq2seq.training.updates import Step, Updater, batch_losses
 
+FEWER = 0.9  # of the steps that a plan would have without validations: it is told
 LONGEST_VALIDATED = 1024  # pieces a side: attention over a longer line could exhaust memory
 
 
@@ -78,6 +79,7 @@ class Trainer:
         self._plan: list[list[Indices]] = []
         self._planned_epoch = -1
         self._since_log = Window()
+        self._last_validation_seconds: float | None = None
         self.environment_changed = False  # resumed with another device, number of threads, torch ...
 
     # The loop
@@ -183,8 +185,24 @@ class Trainer:
     def _plan_horizon(self, timings: list[float]) -> bool:
         """Plans it if it is time to. A plan is to be saved at once: after a crash, the clock would give another."""
         state = self.state
-        self._take_plan(plan_from_timings(self.config, state.step, state.seconds, timings, self.updates_per_epoch))
+        so_far = self.config, state.step, state.seconds, timings, self.updates_per_epoch
+        without = plan_from_timings(*so_far)
+        if without is not None:
+            started = time.perf_counter()
+            validation = self._validation_seconds()
+            self._take_plan(plan_from_timings(*so_far, validation, time.perf_counter() - started))
+            if state.horizon is not None and state.horizon < FEWER * without:
+                self.observer.message(
+                    f"without validations there would be {without:,}: one takes {validation:.0f} s; raise "
+                    "training.validate_every, or shorten the validation set"
+                )
         return state.horizon is not None
+
+    def _validation_seconds(self) -> float:
+        """How long the last validation of this sitting took; without one, how long it takes now."""
+        if self._last_validation_seconds is None and self.valid_pairs is not None:
+            self._score(self.valid_pairs)
+        return self._last_validation_seconds or 0.0
 
     def _take_plan(self, horizon: int | None) -> None:
         if horizon is not None:
@@ -264,21 +282,16 @@ class Trainer:
 
     def _validate(self) -> bool:
         """Scores the model; returns whether its checkpoint is one of the best that are kept."""
-        state, config = self.state, self.config
+        state = self.state
         if self.valid_pairs is None:
             return False
-        started = time.perf_counter()
-        self._check_finite("the weights of", self.model.state_dict())
-        loss = validation_loss(self.model, self.valid_pairs, config.micro_batch_tokens, self.device)
-        if not math.isfinite(loss):  # there is no ranking by it
-            raise self._failure(f"step {state.step}: the validation loss is not finite")
-        bleu = self.evaluate(self.model) if self.evaluate is not None else None
+        loss, bleu = self._score(self.valid_pairs)
         record = {
             "step": state.step,
             "epoch": state.epoch,
             "valid_loss": round(loss, 4),
             "valid_bleu": None if bleu is None else round(bleu, 3),
-            "validation_seconds": round(time.perf_counter() - started, 2),
+            "validation_seconds": round(self._last_validation_seconds or 0.0, 2),
         }
         state.validations.append({key: record[key] for key in ("step", "valid_loss", "valid_bleu")})
         if state.best_score is None or score(record) > state.best_score:
@@ -288,8 +301,19 @@ class Trainer:
             state.validations_since_best += 1
         self.run.append_metrics(record)
         self.observer.validation(record)
-        self._since_log.pause(time.perf_counter() - started)
         return state.step in self._best_steps()
+
+    def _score(self, valid: PiecePairs) -> tuple[float, float | None]:
+        """The validation loss, and BLEU where it is decoded; it takes no time of training's speed."""
+        started = time.perf_counter()
+        self._check_finite("the weights of", self.model.state_dict())
+        loss = validation_loss(self.model, valid, self.config.micro_batch_tokens, self.device)
+        if not math.isfinite(loss):  # there is no ranking by it
+            raise self._failure(f"step {self.state.step}: the validation loss is not finite")
+        bleu = self.evaluate(self.model) if self.evaluate is not None else None
+        self._last_validation_seconds = time.perf_counter() - started
+        self._since_log.pause(self._last_validation_seconds)
+        return loss, bleu
 
     def _best_steps(self) -> list[int]:
         """The steps of the `keep_best` best validations."""

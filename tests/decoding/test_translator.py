@@ -197,7 +197,7 @@ def test_scores_are_those_of_the_search(translator: Translator, run_cli: Cli, ti
         file.write("mehr\n")
     result = run_cli("score", tiny_run.path, *files)
     assert result.code == 1 and len(result.lines) == 30
-    assert "s ends after line 30" in result.err and "t has a line 31" in result.err
+    assert "s has 30 lines and" in result.err and "t has 31: aligned files" in result.err
 
 
 def test_scoring_reads_a_window_at_a_time_and_what_is_empty_scores_nothing(

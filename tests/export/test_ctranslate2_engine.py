@@ -107,7 +107,8 @@ def test_long_lines_are_cut_with_a_warning(make_run: Any) -> None:
     warnings: list[str] = []
     engine = CTranslate2Translator(make_run(), threads=1, warn=warnings.append)
     warnings.clear()
-    engine.translate(["the cat", "cat " * 100])
+    results = engine.translate(["the cat", "cat " * 100])
+    assert [result.complete for result in results] == [True, False]
     [cut] = [warning for warning in warnings if "loop" not in warning]  # this model runs into one
     assert cut.startswith("line 2 has ") and "cut to the first 60 (decoding.max_source_length)" in cut
 

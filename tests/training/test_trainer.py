@@ -759,6 +759,49 @@ def test_a_horizon_is_planned_from_later_steps_than_the_first(tmp_path: Path, cl
     assert state.seconds == 108.0
 
 
+@pytest.mark.parametrize(("validation_seconds", "steps"), [(0.0, 108), (0.5, 107), (10.0, 44)])
+def test_validations_that_take_long_are_planned_for(
+    tmp_path: Path, clock: FakeClock, validation_seconds: float, steps: int
+) -> None:
+    """One every ten steps of a second: half a second is in the reserve. Ten seconds are planned for, and so are two
+    validations at the end and the one that was timed for the plan.
+    """
+
+    def evaluate(model: Transformer) -> float:
+        clock.now += validation_seconds
+        return 1.0
+
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=2, validate_every=10)
+    trainer = trainer_for(tmp_path / "run", config, train=SMALL, valid=Copies(5, DIGITS), evaluate=evaluate)
+    state = trainer.train()
+    assert state.step == state.horizon == steps
+    assert state.seconds + validation_seconds <= 120
+    assert [validation["step"] for validation in state.validations] == [*range(10, steps, 10), steps]
+
+
+def test_a_validation_counts_once_where_a_run_is_resumed_shortly_before_its_plan(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    def evaluate(model: Transformer) -> float:
+        clock.now += 30
+        return 1.0
+
+    config = settings(max_minutes=10, schedule="cosine", warmup_steps=60, validate_every=100)
+    more: dict[str, Any] = {"train": SMALL, "valid": Copies(5, DIGITS), "evaluate": evaluate}
+    whole = trainer_for(tmp_path / "whole", config, **more)
+    horizon = whole.train().horizon
+    assert horizon is not None
+    plan, remark = listener(whole).messages[:2]
+    assert plan.startswith(f"planned {horizon} steps")
+    assert remark.startswith("without validations there would be 540: one takes 30 s; raise training.validate_every")
+    first = trainer_for(tmp_path / "run", config, **more, stop=stop_after(57))
+    with pytest.raises(Interrupted):
+        first.train()
+    again = trainer_for(tmp_path / "run", config, **more)
+    assert again.resume()
+    assert again.train().horizon == horizon
+
+
 @pytest.mark.parametrize(("warmup_steps", "planned_at"), [(54, 18), (55, 8)])
 def test_a_plan_of_less_than_two_warm_ups_comes_early(
     tmp_path: Path, clock: FakeClock, warmup_steps: int, planned_at: int
