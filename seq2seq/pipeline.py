@@ -100,7 +100,7 @@ def train(
         with run.locked():
             # Once more: another training may have come and gone.
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
-            if resume and (state := _finished(config, run)):
+            if resume and (state := finished(config, run)):
                 later = f"{resume_command(run_dir)} --set training.max_steps={2 * state.step}"
                 if out_of_patience(config.training, state):
                     later += " --set training.patience=0"
@@ -172,7 +172,7 @@ def _telling_how_to_go_on(run: Run) -> Iterator[None]:
         raise UnwrittenError(f"{error}; then continue {where} with `{resume_command(run.path)}`") from None
 
 
-def _finished(config: Config, run: Run) -> TrainingState | None:
+def finished(config: Config, run: Run) -> TrainingState | None:
     """Where a run with this very configuration has come to its end and has a sound model: nothing is left to do."""
     latest = run.latest_checkpoint()
     if latest is None or run.config() != config or not run.sound():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seq2seq.config import Config
+from seq2seq.files import RunError
 from seq2seq.finetuning import INITIAL, InitialRun, weights_at_first
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
@@ -49,8 +50,8 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     )
     if not len(text):
         raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
-    if resume and _has_tokenizer(run):
-        tokenizer = run.tokenizer()
+    if resume and (kept := _kept_tokenizer(config, run, observer)) is not None:
+        tokenizer = kept
     elif initial is not None:
         tokenizer = initial.tokenizer()
     else:
@@ -85,8 +86,17 @@ def _check_positions(config: Config, valid: PieceCorpus) -> None:
         )
 
 
-def _has_tokenizer(run: Run) -> bool:
-    return any((run.path / name).exists() for name in ("tokenizer.model", "source.model"))
+def _kept_tokenizer(config: Config, run: Run, observer: Observer) -> Tokenizer | None:
+    """The tokenizer of a run that goes on; None where it has none, or a damaged one that can be made anew."""
+    if not any((run.path / name).exists() for name in ("tokenizer.model", "source.model")):
+        return None
+    try:
+        return run.tokenizer()
+    except RunError as error:
+        if config.training.init_from:
+            raise
+        observer.message(f"{error}: that is what is done now")
+        return None
 
 
 def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:

@@ -83,9 +83,9 @@ def load_config(
     """Reads a TOML file (or none), applies `--set` overrides and corpus paths, resolves data paths.
 
     path: the TOML file; None starts from the preset alone. overrides: `section.key=value`, values as TOML or plain
-    text. data: corpus paths from the command line, relative to the working directory; they replace the file's corpus.
-    own: the file is the configuration of a run that goes on, or is fine-tuned. Its languages and the tokenisation for
-    BLEU stay with a corpus from elsewhere, and an end that is given by --set takes the place of its own.
+    text; the ends of training among them take the place of all that the file has. data: corpus paths from the command
+    line, relative to the working directory; they replace the file's corpus. own: the file is the configuration of a run
+    that goes on, or is fine-tuned: its languages and the tokenisation for BLEU stay with a corpus from elsewhere.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -99,7 +99,7 @@ def load_config(
         sections["data"] = {**_without_corpus(sections.get("data", {}), kept), **corpus}
     values.update(sections)
     overridden = {override.partition("=")[0].strip() for override in overrides}
-    if own and overridden & {f"training.{limit}" for limit in LIMITS}:
+    if overridden & {f"training.{limit}" for limit in LIMITS}:
         values["training"] = {key: value for key, value in values.get("training", {}).items() if key not in LIMITS}
     for override in overrides:
         _apply_override(values, override)

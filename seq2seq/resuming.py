@@ -36,8 +36,8 @@ def check_changes(old: Config, new: Config) -> None:
         for name, value in after.items():
             if before[name] != value and not _may_change(section, name, before[name], value):
                 raise RunError(
-                    f"--resume: {section}.{name} = {value!r}, but this run began with {before[name]!r}: "
-                    "put it back, or start anew with --overwrite"
+                    f"--resume: {section}.{name} = {value!r}, but this run began with {before[name]!r}: put it back "
+                    "(--run-dir and --resume alone have all as it was), or start anew with --overwrite"
                 )
 
 

@@ -137,7 +137,7 @@ class Run(CheckpointFolder):
         try:
             return Tokenizer.load(self.path)
         except TokenizerError as error:
-            raise RunError(str(error)) from None
+            raise RunError(f"{error}{self._remedy()}") from None
 
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
         files = tokenizer.files()
@@ -180,11 +180,20 @@ class Run(CheckpointFolder):
     # The model to use
 
     def sound(self) -> bool:
-        """Whether there is a model to use, and it has the hash that it should have."""
+        """Whether there is a model to use, and it and its tokenizer have the hashes that they should have."""
         try:
-            return self.finished() and file_hash(self.path / MODEL) == self.info()["files"].get(MODEL)
+            if not self.finished() or file_hash(self.path / MODEL) != self.info()["files"].get(MODEL):
+                return False
+            tokenizer = self.tokenizer().content_hash()
+            return bool(tokenizer == self.info().get("identity", {}).get("tokenizer", tokenizer))
         except RunError:
             return False
+
+    def _remedy(self) -> str:
+        """What helps against damaged files of a finished model, as the end of a message."""
+        if self.latest_checkpoint() is None:
+            return "; copy it anew"
+        return f"; where its corpus still is, `{resume_command(self.path)}` makes it anew"
 
     def finished(self) -> bool:
         return (self.path / MODEL).exists() and (self.path / MODEL_INFO).exists()
@@ -211,7 +220,10 @@ class Run(CheckpointFolder):
             where = f" (it is at step {latest.step:,})" if latest else ""
             command = resume_command(self.path)
             raise RunError(f"{self.path}: this run has no finished model{where}: continue it with `{command}`")
-        info = read_json(self.path / MODEL_INFO)
+        try:
+            info = read_json(self.path / MODEL_INFO)
+        except RunError as error:
+            raise RunError(f"{error}{self._remedy()}") from None
         if info.get("format_version") != FORMAT_VERSION:
             raise RunError(
                 f"{self.path / MODEL_INFO}: format_version = {info.get('format_version')!r}; this program reads "
@@ -229,12 +241,17 @@ class Run(CheckpointFolder):
         info = self.info()
         tokenizer, config = self.tokenizer(), self.config()
         if tokenizer.content_hash() != info.get("identity", {}).get("tokenizer", tokenizer.content_hash()):
-            raise RunError(f"{self.path}: the tokenizer is damaged, or not the one that the model was trained with")
+            raise RunError(
+                f"{self.path}: the tokenizer is damaged, or not the one that the model was trained with{self._remedy()}"
+            )
         if config.tokenizer.shared != tokenizer.shared:
             given = "one vocabulary" if tokenizer.shared else "two vocabularies"
             raise RunError(f"{self.path}: there are files of {given}, the configuration says otherwise: copy it anew")
         path = self.path / MODEL
-        check_weights(path, config, tokenizer, info["files"].get(MODEL))
+        try:
+            check_weights(path, config, tokenizer, info["files"].get(MODEL))
+        except RunError as error:
+            raise RunError(f"{error}{'' if self.sound() else self._remedy()}") from None
         model = build_model(config, tokenizer)
         tensors = read_tensors(path)
         load_weights(model, tensors, str(path))

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -142,6 +143,26 @@ def test_a_defect_of_the_program_is_not_hidden(run_cli: Cli, monkeypatch: pytest
     monkeypatch.setattr("seq2seq.recipe.load_config", fail)
     with pytest.raises(ZeroDivisionError):
         run_cli("train", "recipe.toml")
+
+
+def test_the_package_is_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "seq2seq", "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_an_interrupt_while_the_program_is_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "seq2seq.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "seq2seq.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("seq2seq", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "seq2seq: interrupted\n")
 
 
 @pytest.mark.parametrize(
@@ -670,6 +691,27 @@ def test_an_end_that_is_given_on_resuming_takes_the_place_of_the_minutes(in_corp
     assert Run(path).config().training.max_minutes is None
 
 
+def test_another_preset_than_a_runs_own_is_refused(in_corpus: Cli, tiny_run: Any) -> None:
+    before = tree(tiny_run.path)
+    result = in_corpus("--run-dir", tiny_run.path, "--resume", "--preset", "big")
+    one_line(result, 2, "--preset big: ", "began without a preset; leave --preset out")
+    assert tree(tiny_run.path) == before
+
+
+def test_an_interrupt_while_the_test_set_is_translated_tells_how_to_score_it(
+    in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seq2seq.pipeline._test", interrupted)
+    result = in_corpus("recipe.toml", "--run-dir", tmp_path / "run", "--set", "training.max_steps=2")
+    assert result.code == 130
+    assert "only its test set was not translated" in result.err and "continue with" not in result.err
+    command = result.lines[-1].strip()
+    assert command.startswith("seq2seq benchmark") and command.endswith("--source test.en --reference test.de")
+
+
 def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: Path) -> None:
     path = tmp_path / "run"
     impatient = ["--set", "training.patience=1", "--set", "training.validate_every=1", "--set", "training.max_steps=50"]
@@ -681,6 +723,38 @@ def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: 
     more = in_corpus(*said.partition("seq2seq train ")[2].split())
     assert more.code == 0, more.err
     assert Run(path).info()["training"]["steps"] == 2 * last
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "tokenizer.model"])
+def test_a_damaged_file_of_a_finished_run_is_made_anew_by_the_command_that_is_told(
+    in_corpus: Cli, run_cli: Cli, tiny_run: Any, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    whole = (path / name).read_bytes()
+    (path / name).write_bytes(whole[:-20])
+    told = one_line(
+        run_cli("translate", path, stdin=b"the cat\n"), 1, name, f"`seq2seq train --run-dir {path} --resume`"
+    )
+    assert "makes it anew" in told
+    mended = in_corpus("--run-dir", path, "--resume")
+    assert mended.code == 0, mended.err
+    assert Run(path).sound()
+    assert run_cli("translate", path, stdin=b"the cat\n").code == 0
+    if name != "model.json":  # which has times in it
+        assert (path / name).read_bytes() == whole
+
+
+def test_a_benchmark_does_without_damaged_hashes_of_the_training_data(
+    run_cli: Cli, tiny_run: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    (path / "training_sources.safetensors").write_bytes(b"x")
+    files = ["--source", tiny_run.corpus / "test.en", "--reference", tiny_run.corpus / "test.de"]
+    result = run_cli("benchmark", path, *files)
+    assert result.code == 0 and "BLEU" in result.out
+    assert "what the model was trained on is not known" in result.err
 
 
 def test_the_corpus_of_a_run_may_be_named_where_it_is_now(in_corpus: Cli, tiny_run: Any, tmp_path: Path) -> None:

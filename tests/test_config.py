@@ -185,6 +185,23 @@ def test_two_limits_that_are_asked_for_both_hold() -> None:
     assert (training.max_steps, training.max_minutes, training.max_epochs) == (7, 1.5, None)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "limits"),
+    [
+        (["training.max_steps=40"], (40, None)),
+        (["training.max_minutes=2"], (None, 2)),
+        (["training.max_steps=40", "training.max_minutes=2"], (40, 2)),
+        (["training.seed=2"], (7, 1.5)),
+    ],
+)
+def test_an_end_by_set_takes_the_place_of_the_files(
+    tmp_path: Path, overrides: list[str], limits: tuple[int | None, float | None]
+) -> None:
+    path = write(tmp_path, "[training]\nmax_steps = 7\nmax_minutes = 1.5")
+    training = load_config(path, overrides=overrides).training
+    assert (training.max_steps, training.max_minutes) == limits
+
+
 def test_set_max_steps_takes_the_place_of_the_presets_minutes(tmp_path: Path) -> None:
     training = load_config(write(tmp_path, 'preset = "tiny"'), overrides=["training.max_steps=40"]).training
     assert (training.max_steps, training.max_minutes) == (40, None)

@@ -193,6 +193,7 @@ def test_the_command_translates_with_runs(tiny_run: Any, run_cli: Any, tmp_path:
     done = run_cli("diversify", *files, "--forward", tiny_run.path, "--beam-size", "1", "--precision", "fp32")
     assert done.code == 0, done.err
     assert done.out.startswith("2 pairs of the corpus")
+    assert ("nothing was added" in done.err) == (" 0 added" in done.out)
     assert "was trained to translate 0 of the first 2 sentences" in done.err
     more = ("--forward", tiny_run.path, "--beam-size", "4", "--n-best", "3", "--precision", "fp32", "--overwrite")
     translated = [result.hypotheses for result in Translator(tiny_run.path).translate(

@@ -30,6 +30,7 @@ ORDER: list[set[str]] = [
     {"progress"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 HEAVY = ("torch", "datasets", "sentencepiece", "sacrebleu", "pydantic", "numpy", "pyarrow", "safetensors", "matplotlib")

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seq2seq.errors import OptionError
+from seq2seq.errors import OptionError, UserError
 from seq2seq.machine import MAX_THREADS
 from seq2seq.remarks import Remarks
 from seq2seq.signals import Signals
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from seq2seq.decoding.translator import Translator
     from seq2seq.run import Run
     from seq2seq.runtime import Precision
@@ -47,6 +50,15 @@ def load_translator(runs: list[Run], precision: Precision, threads: int) -> Tran
         if remark := run.remark():
             warn(remark)
     return translator
+
+
+def seen_sources(run: Run) -> dict[str, NDArray[np.int64]] | None:
+    """Hashes of what a model was trained on; None, and a warning, where that cannot be read."""
+    try:
+        return run.source_hashes()
+    except UserError as error:
+        warn(f"{error}; what the model was trained on is not known")
+        return None
 
 
 def tell(text: str) -> None:

@@ -17,6 +17,7 @@ from seq2seq.commands.common import (
     load_translator,
     option,
     parse_precision,
+    seen_sources,
     tell,
     warn,
 )  # fmt: skip
@@ -50,7 +51,8 @@ def diversify(
 
     The corpus itself comes first, but for pairs with an empty side; each --forward model adds pairs with other targets,
     each --backward model pairs with other sources. Translations that were cut or ran into loops are left out, and none
-    is there twice. Nothing but the corpus is used (data diversification, arXiv 1911.01986).
+    is there twice. Both files appear when all is done: of one that is stopped nothing is kept. Nothing but the corpus
+    is used (data diversification, arXiv 1911.01986).
     """
     both = [*(forward or ()), *(backward or ())]
     if not both:
@@ -85,6 +87,8 @@ def diversify(
             source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress
         )
     warn.close()
+    if not counts.added:
+        tell("nothing was added: see whether the models have been trained enough, and go the right way")
     print(counts.describe())
 
 
@@ -95,7 +99,7 @@ def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
     from seq2seq.evaluation.overlap import find_overlap
     from seq2seq.text.reading import read_lines
 
-    hashes = run.source_hashes()
+    hashes = seen_sources(run)
     lines = [line for line in islice(read_lines(path), SAMPLE) if line.strip()]
     if hashes is None or not lines:
         return

@@ -19,6 +19,7 @@ from seq2seq.commands.common import (
     load_translator,
     option,
     parse_precision,
+    seen_sources,
     warn,
 )
 from seq2seq.errors import OptionError, UserError
@@ -119,7 +120,7 @@ def benchmark(
                 name=str(system),
                 beam_size=beam_size,
                 length_penalty=length_penalty,
-                source_hashes=run.source_hashes(),
+                source_hashes=seen_sources(run),
             )
         )
     if output is not None:

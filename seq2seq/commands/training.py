@@ -91,7 +91,11 @@ def train(
             sys.exit(signals.reason()[1])
         except KeyboardInterrupt:  # while data was prepared, or the model finished
             if Run.exists(folder) and Run(folder).config() == settings:  # not an older one, to be overwritten
-                progress.message(f"continue with: {resume_command(folder)}")
+                if state := pipeline.finished(settings, Run(folder)):
+                    progress.message("the training is finished; only its test set was not translated")
+                    print(describe_outcome(pipeline.Outcome(Run(folder), state, None, ()), settings))
+                else:
+                    progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))
 
@@ -136,9 +140,12 @@ def _own_recipe(
     from seq2seq.run import Run
 
     try:
-        Run.open(folder).config()  # a stranger's: what is no plain file of its own is refused
+        own = Run.open(folder).config()  # a stranger's: what is no plain file of its own is refused
     except UserError as error:
         raise type(error)(f"{'--resume' if folder == run_dir else '--init-from'}: {error}") from None
+    if preset not in (None, own.preset):
+        began = f"with preset {own.preset}" if own.preset else "without a preset"
+        raise OptionError(f"--preset {preset}: {folder} began {began}; leave --preset out")
     return folder / "config.toml"
 
 

@@ -152,8 +152,9 @@ def _check_sampling(options: Options) -> None:
         return
     for name in ("beam_size", "require", "diverse"):
         if (value := getattr(options, name)) != getattr(Options, name):
+            option = f"{{{name}.name}}" if isinstance(value, tuple) else f"{{{name}}}"
             raise SearchOptionError(
-                f"{{{name}}} belongs to a search, and {{sample.name}} draws: choose one of them",
+                f"{option} belongs to a search, and {{sample.name}} draws: choose one of them",
                 **{name: value, "sample": True},
             )
 
