@@ -35,6 +35,10 @@ class RunError(UserError):
     """A run folder that cannot be used as asked. The message names the folder or file and the remedy."""
 
 
+class DamagedError(RunError):
+    """A file of a run folder that is not what it was when it was written."""
+
+
 class UnwrittenError(RunError):
     """A file of a run folder cannot be written, mostly because the disk is full."""
 

@@ -27,7 +27,7 @@ from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_card import model_card
 from seq2seq.preflight import longest_sentences, preflight
-from seq2seq.preparing import Corpora, prepare
+from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resuming import check_changes, check_identity, tell_changes
 from seq2seq.run import CARD, CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import (
@@ -72,6 +72,14 @@ class Outcome:
     examples: tuple[Example, ...]
 
 
+class UntestedError(KeyboardInterrupt):
+    """Training was interrupted when all but its test was done."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
 def train(
     config: Config,
     run_dir: Path,
@@ -100,7 +108,11 @@ def train(
         with run.locked():
             # Once more: another training may have come and gone.
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
-            if resume and (state := finished(config, run)):
+            if resume and run.finished() and run.latest_checkpoint() is None:
+                raise RunError(f"{run_dir}: finished, with no checkpoint to go on from; --overwrite trains it anew")
+            if resume and (state := _finished(config, run)):
+                if sound_tokenizer(run) is None:
+                    _mend_tokenizer(config, run, observer)
                 later = f"{resume_command(run_dir)} --set training.max_steps={2 * state.step}"
                 if out_of_patience(config.training, state):
                     later += " --set training.patience=0"
@@ -141,7 +153,10 @@ def train(
                     if stop():  # during the last step: what is left to do would not end soon
                         raise Interrupted
                     _finish(config, run, trainer, corpora)
-                return _test(config, run, corpora, trainer.state, device)
+                try:
+                    return _test(config, run, corpora, trainer.state, device)
+                except KeyboardInterrupt:
+                    raise UntestedError(Outcome(run, trainer.state, None, ())) from None
             finally:
                 opened.close()
                 shutil.rmtree(run.path / CORPUS, ignore_errors=True)
@@ -172,7 +187,17 @@ def _telling_how_to_go_on(run: Run) -> Iterator[None]:
         raise UnwrittenError(f"{error}; then continue {where} with `{resume_command(run.path)}`") from None
 
 
-def finished(config: Config, run: Run) -> TrainingState | None:
+def _mend_tokenizer(config: Config, run: Run, observer: Observer) -> None:
+    """Writes the damaged tokenizer of a finished run anew. Raises RunError where the corpus no longer gives it."""
+    try:
+        corpora = prepare(config, run, observer, None, resume=True)
+        check_identity(run.identity(), corpora.identity)
+        run.write_tokenizer(corpora.tokenizer)
+    finally:
+        shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+
+
+def _finished(config: Config, run: Run) -> TrainingState | None:
     """Where a run with this very configuration has come to its end and has a sound model: nothing is left to do."""
     latest = run.latest_checkpoint()
     if latest is None or run.config() != config or not run.sound():

@@ -23,7 +23,7 @@ from seq2seq.text.corpus import (
 from seq2seq.text.download import ensure_downloads
 from seq2seq.text.errors import DataError
 from seq2seq.text.reading import corpus_name, has_split, read_pairs
-from seq2seq.text.tokenizer import Tokenizer
+from seq2seq.text.tokenizer import Tokenizer, TokenizerError
 from seq2seq.training.state import Observer
 
 
@@ -86,17 +86,28 @@ def _check_positions(config: Config, valid: PieceCorpus) -> None:
         )
 
 
+def sound_tokenizer(run: Run) -> Tokenizer | None:
+    """The tokenizer of a run, if it is whole and the one that the run began with."""
+    try:
+        tokenizer = Tokenizer.load(run.path)
+    except TokenizerError:
+        return None
+    return tokenizer if run.identity().get("tokenizer", found := tokenizer.content_hash()) == found else None
+
+
 def _kept_tokenizer(config: Config, run: Run, observer: Observer) -> Tokenizer | None:
-    """The tokenizer of a run that goes on; None where it has none, or a damaged one that can be made anew."""
+    """The tokenizer of a run that goes on; None where it has none, or a damaged one, which is then made anew."""
     if not any((run.path / name).exists() for name in ("tokenizer.model", "source.model")):
         return None
-    try:
-        return run.tokenizer()
-    except RunError as error:
+    kept = sound_tokenizer(run)
+    if kept is None:
+        what = f"{run.path}: its tokenizer is damaged"
         if config.training.init_from:
-            raise
-        observer.message(f"{error}: that is what is done now")
-        return None
+            raise RunError(f"{what}: copy it from the run that training began with, {config.training.init_from}")
+        if "tokenizer" not in run.identity():
+            raise RunError(f"{what}, and no identity.json tells what it was: start anew with --overwrite")
+        observer.message(f"{what}: it is made anew")
+    return kept
 
 
 def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:

@@ -99,8 +99,9 @@ def load_config(
         sections["data"] = {**_without_corpus(sections.get("data", {}), kept), **corpus}
     values.update(sections)
     overridden = {override.partition("=")[0].strip() for override in overrides}
-    if overridden & {f"training.{limit}" for limit in LIMITS}:
-        values["training"] = {key: value for key, value in values.get("training", {}).items() if key not in LIMITS}
+    training = values.get("training")
+    if overridden & {f"training.{limit}" for limit in LIMITS} and isinstance(training, Mapping):
+        values["training"] = {key: value for key, value in training.items() if key not in LIMITS}
     for override in overrides:
         _apply_override(values, override)
     origin = str(path) if path is not None else "command line"

@@ -37,8 +37,8 @@ from seq2seq.atomic import left_behind, sync
 from seq2seq.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, OVERHEAD_BYTES, STATE, CheckpointFolder, tensor_bytes
 from seq2seq.checkpoints import Checkpoint as Checkpoint
 from seq2seq.config import Config, ConfigError
-from seq2seq.files import RunError as RunError
 from seq2seq.files import (
+    DamagedError,
     check_space,
     file_hash,
     json_bytes,
@@ -52,6 +52,7 @@ from seq2seq.files import (
     write_atomic,
     write_json,
 )
+from seq2seq.files import RunError as RunError
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
 from seq2seq.tensor_header import HeaderError, read_header
@@ -180,12 +181,9 @@ class Run(CheckpointFolder):
     # The model to use
 
     def sound(self) -> bool:
-        """Whether there is a model to use, and it and its tokenizer have the hashes that they should have."""
+        """Whether there is a model to use, and it has the hash that it should have."""
         try:
-            if not self.finished() or file_hash(self.path / MODEL) != self.info()["files"].get(MODEL):
-                return False
-            tokenizer = self.tokenizer().content_hash()
-            return bool(tokenizer == self.info().get("identity", {}).get("tokenizer", tokenizer))
+            return self.finished() and file_hash(self.path / MODEL) == self.info()["files"].get(MODEL)
         except RunError:
             return False
 
@@ -250,8 +248,8 @@ class Run(CheckpointFolder):
         path = self.path / MODEL
         try:
             check_weights(path, config, tokenizer, info["files"].get(MODEL))
-        except RunError as error:
-            raise RunError(f"{error}{'' if self.sound() else self._remedy()}") from None
+        except DamagedError as error:
+            raise DamagedError(f"{error}{self._remedy()}") from None
         model = build_model(config, tokenizer)
         tensors = read_tensors(path)
         load_weights(model, tensors, str(path))

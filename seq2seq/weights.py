@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from seq2seq.config import Config
-from seq2seq.files import RunError, file_hash
+from seq2seq.files import DamagedError, RunError, file_hash
 from seq2seq.model.shapes import Shapes, parameter_shapes
 from seq2seq.model.transformer import Transformer
 from seq2seq.tensor_header import HeaderError, physical_memory, read_header
@@ -41,14 +41,14 @@ def check_weights(path: Path, config: Config, tokenizer: Tokenizer, expected_has
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
     except HeaderError as error:
-        raise RunError(f"{path}: damaged: {error}") from None
+        raise DamagedError(f"{path}: damaged: {error}") from None
     own = _configured_shapes(config, tokenizer)
     given = {name: tensor.shape for name, tensor in header.items()}
     # Of another size it is not read first, to be hashed: it may be a terabyte of nothing.
     if sum(BYTES * math.prod(shape) for shape in own.values()) != sum(tensor.num_bytes for tensor in header.values()):
         _check_shapes(own, given, str(path))
     if file_hash(path) != expected_hash:
-        raise RunError(f"{path}: damaged: its SHA-256 is not the one in model.json")
+        raise DamagedError(f"{path}: damaged: its SHA-256 is not the one in model.json")
     _check_shapes(own, given, str(path))
 
 

@@ -701,7 +701,7 @@ def test_another_preset_than_a_runs_own_is_refused(in_corpus: Cli, tiny_run: Any
 def test_an_interrupt_while_the_test_set_is_translated_tells_how_to_score_it(
     in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("seq2seq.pipeline._test", interrupted)
@@ -710,6 +710,9 @@ def test_an_interrupt_while_the_test_set_is_translated_tells_how_to_score_it(
     assert "only its test set was not translated" in result.err and "continue with" not in result.err
     command = result.lines[-1].strip()
     assert command.startswith("seq2seq benchmark") and command.endswith("--source test.en --reference test.de")
+    monkeypatch.setattr("seq2seq.pipeline.prepare", interrupted)  # where all of it is to be done again
+    again = in_corpus("recipe.toml", "--run-dir", tmp_path / "run", "--set", "training.max_steps=2", "--overwrite")
+    assert again.code == 130 and "the training is finished" not in again.err
 
 
 def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: Path) -> None:
@@ -725,16 +728,30 @@ def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: 
     assert Run(path).info()["training"]["steps"] == 2 * last
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "tokenizer.model"])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "tokenizer.model", "a bit of tokenizer.model"])
 def test_a_damaged_file_of_a_finished_run_is_made_anew_by_the_command_that_is_told(
     in_corpus: Cli, run_cli: Cli, tiny_run: Any, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(tiny_run.path, path)
+    bit, name = name.startswith("a bit"), name.split()[-1]
     whole = (path / name).read_bytes()
     (path / name).write_bytes(whole[:-20])
+    if bit:  # one with which it can still be read
+        for i in range(len(whole) // 2, len(whole)):
+            (path / name).write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+            with contextlib.suppress(UserError):
+                Run(path).tokenizer()
+                break
+    model = (path / "model.safetensors").read_bytes()
+    if name == "tokenizer.model":  # the model is whole, and not made of what checkpoints are left
+        for checkpoint in Run(path).checkpoints()[:-1]:
+            shutil.rmtree(checkpoint.path)
     told = one_line(
-        run_cli("translate", path, stdin=b"the cat\n"), 1, name, f"`seq2seq train --run-dir {path} --resume`"
+        run_cli("translate", path, stdin=b"the cat\n"),
+        1,
+        name.split(".")[0],
+        f"`seq2seq train --run-dir {path} --resume`",
     )
     assert "makes it anew" in told
     mended = in_corpus("--run-dir", path, "--resume")
@@ -743,6 +760,22 @@ def test_a_damaged_file_of_a_finished_run_is_made_anew_by_the_command_that_is_to
     assert run_cli("translate", path, stdin=b"the cat\n").code == 0
     if name != "model.json":  # which has times in it
         assert (path / name).read_bytes() == whole
+    if name == "tokenizer.model":
+        assert (path / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "model.safetensors", ""])
+def test_a_finished_run_without_checkpoints_is_not_trained_anew_unasked(
+    in_corpus: Cli, tiny_run: Any, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    shutil.rmtree(path / "checkpoints")
+    if name:
+        (path / name).write_bytes(b"x")
+    before = tree(path)
+    one_line(in_corpus("--run-dir", path, "--resume"), 1, "finished, with no checkpoint to go on from", "--overwrite")
+    assert tree(path) == before
 
 
 def test_a_benchmark_does_without_damaged_hashes_of_the_training_data(

@@ -202,6 +202,11 @@ def test_an_end_by_set_takes_the_place_of_the_files(
     assert (training.max_steps, training.max_minutes) == limits
 
 
+def test_an_end_by_set_for_what_is_no_section_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="training is not a section"):
+        load_config(write(tmp_path, "training = 3"), overrides=["training.max_steps=3"])
+
+
 def test_set_max_steps_takes_the_place_of_the_presets_minutes(tmp_path: Path) -> None:
     training = load_config(write(tmp_path, 'preset = "tiny"'), overrides=["training.max_steps=40"]).training
     assert (training.max_steps, training.max_minutes) == (40, None)

@@ -89,13 +89,13 @@ def train(
             newest = f"the newest checkpoint is of step {latest.step:,}" if latest else "there is no checkpoint yet"
             progress.message(f"stopped; {newest}; continue with: {resume_command(folder)}")
             sys.exit(signals.reason()[1])
+        except pipeline.UntestedError as interrupted:
+            progress.message("the training is finished; only its test set was not translated")
+            print(describe_outcome(interrupted.outcome, settings))
+            raise
         except KeyboardInterrupt:  # while data was prepared, or the model finished
             if Run.exists(folder) and Run(folder).config() == settings:  # not an older one, to be overwritten
-                if state := pipeline.finished(settings, Run(folder)):
-                    progress.message("the training is finished; only its test set was not translated")
-                    print(describe_outcome(pipeline.Outcome(Run(folder), state, None, ()), settings))
-                else:
-                    progress.message(f"continue with: {resume_command(folder)}")
+                progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))
 
