@@ -62,6 +62,10 @@ class Checkpoint:
             raise RunError(f"{self.path / STATE}: damaged: its SHA-256 is not the one in it")
         return state
 
+    def state_identity(self) -> object:
+        """What state.json says of the content that the run began with."""
+        return self.state().get("identity")
+
     def model_tensors(self) -> dict[str, Tensor]:
         return self._tensors(MODEL)
 

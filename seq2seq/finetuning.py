@@ -6,7 +6,6 @@ run stands on its own: the one that it began with may be gone.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,15 +114,6 @@ def initial_run(config: Config, run: Run, *, resume: bool) -> InitialRun | None:
         if run.latest_checkpoint() and path == run.config().training.init_from:
             return None
     return InitialRun(config, run.path)
-
-
-def weights_at_first(run: Run) -> str | None:
-    """The hash of the weights that a run began with, from its identity or else from a checkpoint; None: its own."""
-    identities: list[object] = [run.identity()]
-    for checkpoint in reversed(run.checkpoints()):
-        with contextlib.suppress(RunError):  # damaged: another one tells
-            identities.append(checkpoint.state().get("identity"))
-    return next((str(known[INITIAL]) for known in identities if isinstance(known, dict) and INITIAL in known), None)
 
 
 def origin(config: Config, identity: Mapping[str, str]) -> dict[str, str] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from seq2seq import __version__
+from seq2seq.checkpoints import MODEL
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
@@ -29,7 +31,7 @@ from seq2seq.model_card import model_card
 from seq2seq.preflight import longest_sentences, preflight
 from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resuming import check_changes, check_identity, tell_changes
-from seq2seq.run import CARD, CORPUS, Run, build_model, resume_command
+from seq2seq.run import CARD, CONFIG, CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import (
     choose_device,
     choose_precision,
@@ -108,8 +110,14 @@ def train(
         with run.locked():
             # Once more: another training may have come and gone.
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
-            if resume and run.finished() and run.latest_checkpoint() is None:
-                raise RunError(f"{run_dir}: finished, with no checkpoint to go on from; --overwrite trains it anew")
+            if resume and (run.path / MODEL).exists() and run.latest_checkpoint() is None:
+                if not run.sound() or sound_tokenizer(run) is not None:
+                    anew = shlex.join(
+                        ["seq2seq", "train", str(run_dir / CONFIG), "--run-dir", str(run_dir), "--overwrite"]
+                    )
+                    raise RunError(f"{run_dir}: there is no checkpoint to go on from; to train it anew: {anew}")
+                _mend_tokenizer(config, run, observer)
+                return Outcome(run, TrainingState(finished=True), None, ())
             if resume and (state := _finished(config, run)):
                 if sound_tokenizer(run) is None:
                     _mend_tokenizer(config, run, observer)
@@ -125,11 +133,12 @@ def train(
             opened = contextlib.ExitStack()
             try:
                 threads = set_up_cpu(config.training.num_threads)
+                stands = resume and _model_stands(config, run)
                 if resume:
                     tell_changes(run.config(), config, observer.message)
                 initial = initial_run(config, run, resume=resume)
                 corpora = prepare(config, run, observer, initial, resume=resume)
-                check_identity(run.identity() if resume else {}, corpora.identity)
+                check_identity(run.known_identity() if resume else {}, corpora.identity)
                 sampled = opened.enter_context(_sampled(config, run, corpora))
                 trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
                 if resumed := resume and trainer.resume():
@@ -152,7 +161,8 @@ def train(
                         trainer.train()
                     if stop():  # during the last step: what is left to do would not end soon
                         raise Interrupted
-                    _finish(config, run, trainer, corpora)
+                    if not (stands and run.info()["training"]["steps"] == trainer.state.step):
+                        _finish(config, run, trainer, corpora)
                 try:
                     return _test(config, run, corpora, trainer.state, device)
                 except KeyboardInterrupt:
@@ -187,11 +197,18 @@ def _telling_how_to_go_on(run: Run) -> Iterator[None]:
         raise UnwrittenError(f"{error}; then continue {where} with `{resume_command(run.path)}`") from None
 
 
+def _model_stands(config: Config, run: Run) -> bool:
+    """Whether there is a sound model, made as one would be now: it is not made anew of what checkpoints are left."""
+    names = ("average", "average_checkpoints", "keep_last", "keep_best")
+    before, now = run.config().training, config.training
+    return run.sound() and all(getattr(before, name) == getattr(now, name) for name in names)
+
+
 def _mend_tokenizer(config: Config, run: Run, observer: Observer) -> None:
     """Writes the damaged tokenizer of a finished run anew. Raises RunError where the corpus no longer gives it."""
     try:
         corpora = prepare(config, run, observer, None, resume=True)
-        check_identity(run.identity(), corpora.identity)
+        check_identity(run.known_identity(), corpora.identity)
         run.write_tokenizer(corpora.tokenizer)
     finally:
         shutil.rmtree(run.path / CORPUS, ignore_errors=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from seq2seq.config import Config
 from seq2seq.files import RunError
-from seq2seq.finetuning import INITIAL, InitialRun, weights_at_first
+from seq2seq.finetuning import INITIAL, InitialRun
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (
@@ -44,13 +44,14 @@ class Corpora:
 def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | None, *, resume: bool) -> Corpora:
     """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with, or that of `initial`."""
     data, folder = config.data, run.path / CORPUS
+    kept = _kept_tokenizer(config, run, observer) if resume and initial is None else None
     ensure_downloads(data.downloads, observer.message)
     text, counts = build_text_corpus(
         read_pairs(data, "train"), folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
     )
     if not len(text):
         raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
-    if resume and (kept := _kept_tokenizer(config, run, observer)) is not None:
+    if kept is not None:
         tokenizer = kept
     elif initial is not None:
         tokenizer = initial.tokenizer()
@@ -66,8 +67,8 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
     if initial is not None:
         identity[INITIAL] = initial.weights_hash
-    elif resume and config.training.init_from and (weights := weights_at_first(run)):
-        identity[INITIAL] = weights
+    elif resume and config.training.init_from and INITIAL in (known := run.known_identity()):
+        identity[INITIAL] = known[INITIAL]
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
         _check_positions(config, valid)
@@ -87,27 +88,30 @@ def _check_positions(config: Config, valid: PieceCorpus) -> None:
 
 
 def sound_tokenizer(run: Run) -> Tokenizer | None:
-    """The tokenizer of a run, if it is whole and the one that the run began with."""
+    """The tokenizer of a run, if it is whole and, as far as that is known, the one that the run began with."""
     try:
         tokenizer = Tokenizer.load(run.path)
     except TokenizerError:
         return None
-    return tokenizer if run.identity().get("tokenizer", found := tokenizer.content_hash()) == found else None
+    return tokenizer if run.known_identity().get("tokenizer", found := tokenizer.content_hash()) == found else None
 
 
 def _kept_tokenizer(config: Config, run: Run, observer: Observer) -> Tokenizer | None:
-    """The tokenizer of a run that goes on; None where it has none, or a damaged one, which is then made anew."""
-    if not any((run.path / name).exists() for name in ("tokenizer.model", "source.model")):
-        return None
-    kept = sound_tokenizer(run)
-    if kept is None:
+    """The tokenizer of a run that goes on; None where it has none yet, or a damaged one, which is then made anew."""
+    if (kept := sound_tokenizer(run)) is not None:
+        return kept
+    if any((run.path / name).exists() for name in ("tokenizer.model", "source.model", "target.model")):
         what = f"{run.path}: its tokenizer is damaged"
-        if config.training.init_from:
-            raise RunError(f"{what}: copy it from the run that training began with, {config.training.init_from}")
-        if "tokenizer" not in run.identity():
-            raise RunError(f"{what}, and no identity.json tells what it was: start anew with --overwrite")
-        observer.message(f"{what}: it is made anew")
-    return kept
+    elif run.checkpoints():
+        what = f"{run.path}: its tokenizer is missing"
+    else:
+        return None
+    if config.training.init_from:
+        raise RunError(f"{what}: copy it from the run that training began with, {config.training.init_from}")
+    if "tokenizer" not in run.known_identity():
+        raise RunError(f"{what}, and nothing tells what it was: copy it anew, or start anew with --overwrite")
+    observer.message(f"{what}: it is made anew")
+    return None
 
 
 def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:

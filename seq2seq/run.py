@@ -281,6 +281,20 @@ class Run(CheckpointFolder):
         """Content hashes of what the run began with; none for a run that has not got so far."""
         return dict(read_json(self.path / IDENTITY)) if (self.path / IDENTITY).exists() else {}
 
+    def known_identity(self) -> dict[str, str]:
+        """The same from wherever it can be read: identity.json, the checkpoints and model.json all have it."""
+        known: dict[str, str] = {}
+        readers = [
+            lambda: self.info().get("identity"),
+            *(one.state_identity for one in self.checkpoints()),
+            self.identity,
+        ]
+        for read in readers:
+            with contextlib.suppress(RunError):
+                if isinstance(found := read(), dict):
+                    known |= {name: value for name, value in found.items() if isinstance(value, str)}
+        return known
+
     def write_source_hashes(self, hashes: Mapping[str, NDArray[np.int64]] | None) -> None:
         """None: they are not known."""
         if hashes is None:

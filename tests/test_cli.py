@@ -764,7 +764,36 @@ def test_a_damaged_file_of_a_finished_run_is_made_anew_by_the_command_that_is_to
         assert (path / "model.safetensors").read_bytes() == model
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "model.safetensors", ""])
+@pytest.mark.parametrize("identity", [None, b"{"])
+@pytest.mark.parametrize("damage", ["none", "tokenizer"])
+def test_a_resumed_finished_run_keeps_its_model(
+    in_corpus: Cli, tiny_run: Any, tmp_path: Path, identity: bytes | None, damage: str
+) -> None:
+    """Not all checkpoints that made it are left, the corpus has moved, and identity.json is gone or torn."""
+    path, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(tiny_run.path, path)
+    shutil.copytree(tiny_run.corpus, moved, ignore=shutil.ignore_patterns("runs"))
+    for checkpoint in Run(path).checkpoints()[:-1]:
+        shutil.rmtree(checkpoint.path)
+    (path / "identity.json").unlink()
+    if identity is not None:
+        (path / "identity.json").write_bytes(identity)
+    whole = (path / "tokenizer.model").read_bytes()
+    if damage == "tokenizer":
+        (path / "tokenizer.model").write_bytes(whole[:-20])
+    model, info = (path / "model.safetensors").read_bytes(), (path / "model.json").read_bytes()
+    names = {"source": "train.en", "target": "train.de", "valid-source": "valid.en", "valid-target": "valid.de"}
+    files = [part for option, name in names.items() for part in (f"--{option}", str(moved / name))]
+    result = in_corpus("--run-dir", path, "--resume", *files)
+    assert result.code == 0, result.err
+    assert ("its tokenizer is damaged: it is made anew" in result.err) == (damage == "tokenizer")
+    assert (path / "model.safetensors").read_bytes() == model and (path / "model.json").read_bytes() == info
+    assert (path / "tokenizer.model").read_bytes() == whole
+    assert (path / "identity.json").read_bytes() == (tiny_run.path / "identity.json").read_bytes()
+    assert Run(path).config().data.train_source == str(moved / "train.en")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "model.safetensors", "model.json", ""])
 def test_a_finished_run_without_checkpoints_is_not_trained_anew_unasked(
     in_corpus: Cli, tiny_run: Any, tmp_path: Path, name: str
 ) -> None:
@@ -774,7 +803,14 @@ def test_a_finished_run_without_checkpoints_is_not_trained_anew_unasked(
     if name:
         (path / name).write_bytes(b"x")
     before = tree(path)
-    one_line(in_corpus("--run-dir", path, "--resume"), 1, "finished, with no checkpoint to go on from", "--overwrite")
+    result = in_corpus("--run-dir", path, "--resume")
+    if name == "tokenizer.model":  # which needs none
+        assert result.code == 0, result.err
+        whole = {name: content for name, content in tree(tiny_run.path).items() if "checkpoints" not in name}
+        assert tree(path) == whole
+        return
+    command = f"seq2seq train {path}/config.toml --run-dir {path} --overwrite"
+    one_line(result, 1, f"there is no checkpoint to go on from; to train it anew: {command}")
     assert tree(path) == before
 
 

@@ -94,7 +94,7 @@ def train(
             print(describe_outcome(interrupted.outcome, settings))
             raise
         except KeyboardInterrupt:  # while data was prepared, or the model finished
-            if Run.exists(folder) and Run(folder).config() == settings:  # not an older one, to be overwritten
+            if not overwrite and Run.exists(folder) and Run(folder).config() == settings:  # else it may be an older one
                 progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))

@@ -184,7 +184,8 @@ def test_another_corpus_is_refused_before_there_is_a_checkpoint(whole: Whole, tm
     """Otherwise the first run's tokenizer would go with the second corpus."""
     shutil.copytree(whole.folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    (tmp_path / "run" / "model.json").unlink()  # it is not finished
+    for name in ("model.json", "model.safetensors"):  # it is not finished
+        (tmp_path / "run" / name).unlink()
     other = tmp_path / "other.source"
     other.write_text(Path(whole.config.data.train_source).read_text().replace("frog", "toad"))
     data = whole.config.data.model_copy(update={"train_source": str(other)})
