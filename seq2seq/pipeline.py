@@ -7,71 +7,36 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from seq2seq import __version__
-from seq2seq.checkpoints import MODEL
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
-from seq2seq.files import RunError, UnwrittenError, write_atomic
-from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run, origin
-from seq2seq.machine import peak_memory_bytes
+from seq2seq.files import UnwrittenError
+from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
+from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
-from seq2seq.model_card import model_card
 from seq2seq.preflight import longest_sentences, preflight
-from seq2seq.preparing import Corpora, prepare, sound_tokenizer
+from seq2seq.preparing import Corpora, prepare
 from seq2seq.resuming import check_changes, check_identity, tell_changes
-from seq2seq.run import CARD, CONFIG, CORPUS, Run, build_model, resume_command
-from seq2seq.runtime import (
-    choose_device,
-    choose_precision,
-    derived_seed,
-    describe_hardware,
-    emulated,
-    set_up_cpu,
-)
+from seq2seq.run import CORPUS, Run, build_model, resume_command
+from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, set_up_cpu
 from seq2seq.text.batching import plan_epoch
-from seq2seq.text.corpus import (
-    source_hashes,
-)
+from seq2seq.text.corpus import source_hashes
 from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
 from seq2seq.text.sampling import SampledPairs
-from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
-from seq2seq.training.horizon import check_end, out_of_patience
-from seq2seq.training.state import Interrupted, Observer, TrainingError, TrainingState
+from seq2seq.training.horizon import check_end
+from seq2seq.training.state import Interrupted, Observer
 from seq2seq.training.trainer import Trainer
 
 MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
-
-
-@dataclass(frozen=True)
-class Example:
-    """One test sentence, its translation and its reference."""
-
-    source: str
-    translation: str
-    reference: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training gave. test_bleu is None where the configuration names no test set."""
-
-    run: Run
-    state: TrainingState
-    test_bleu: float | None
-    examples: tuple[Example, ...]
 
 
 class UntestedError(KeyboardInterrupt):
@@ -110,30 +75,12 @@ def train(
         with run.locked():
             # Once more: another training may have come and gone.
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
-            if resume and (run.path / MODEL).exists() and run.latest_checkpoint() is None:
-                if not run.sound() or sound_tokenizer(run) is not None:
-                    anew = shlex.join(
-                        ["seq2seq", "train", str(run_dir / CONFIG), "--run-dir", str(run_dir), "--overwrite"]
-                    )
-                    raise RunError(f"{run_dir}: there is no checkpoint to go on from; to train it anew: {anew}")
-                _mend_tokenizer(config, run, observer)
-                return Outcome(run, TrainingState(finished=True), None, ())
-            if resume and (state := _finished(config, run)):
-                if sound_tokenizer(run) is None:
-                    _mend_tokenizer(config, run, observer)
-                later = f"{resume_command(run_dir)} --set training.max_steps={2 * state.step}"
-                if out_of_patience(config.training, state):
-                    later += " --set training.patience=0"
-                observer.message(
-                    f"{run_dir}: finished already, at step {state.step:,}; to go on, give it a later end: {later}"
-                )
-                run.clean()  # a kill may have come after all was done
-                shutil.rmtree(run.path / CORPUS, ignore_errors=True)
-                return Outcome(run, state, None, ())
+            if resume and (outcome := finished_already(config, run, observer)):
+                return outcome
             opened = contextlib.ExitStack()
             try:
                 threads = set_up_cpu(config.training.num_threads)
-                stands = resume and _model_stands(config, run)
+                stands = resume and model_stands(config, run)
                 if resume:
                     tell_changes(run.config(), config, observer.message)
                 initial = initial_run(config, run, resume=resume)
@@ -162,9 +109,9 @@ def train(
                     if stop():  # during the last step: what is left to do would not end soon
                         raise Interrupted
                     if not (stands and run.info()["training"]["steps"] == trainer.state.step):
-                        _finish(config, run, trainer, corpora)
+                        finish(config, run, trainer, corpora)
                 try:
-                    return _test(config, run, corpora, trainer.state, device)
+                    return translate_test_set(config, run, corpora, trainer.state, device)
                 except KeyboardInterrupt:
                     raise UntestedError(Outcome(run, trainer.state, None, ())) from None
             finally:
@@ -195,35 +142,6 @@ def _telling_how_to_go_on(run: Run) -> Iterator[None]:
         latest = run.latest_checkpoint()
         where = f"from step {latest.step:,}" if latest else "from step 0"
         raise UnwrittenError(f"{error}; then continue {where} with `{resume_command(run.path)}`") from None
-
-
-def _model_stands(config: Config, run: Run) -> bool:
-    """Whether there is a sound model, made as one would be now: it is not made anew of what checkpoints are left."""
-    names = ("average", "average_checkpoints", "keep_last", "keep_best")
-    before, now = run.config().training, config.training
-    return run.sound() and all(getattr(before, name) == getattr(now, name) for name in names)
-
-
-def _mend_tokenizer(config: Config, run: Run, observer: Observer) -> None:
-    """Writes the damaged tokenizer of a finished run anew. Raises RunError where the corpus no longer gives it."""
-    try:
-        corpora = prepare(config, run, observer, None, resume=True)
-        check_identity(run.known_identity(), corpora.identity)
-        run.write_tokenizer(corpora.tokenizer)
-    finally:
-        shutil.rmtree(run.path / CORPUS, ignore_errors=True)
-
-
-def _finished(config: Config, run: Run) -> TrainingState | None:
-    """Where a run with this very configuration has come to its end and has a sound model: nothing is left to do."""
-    latest = run.latest_checkpoint()
-    if latest is None or run.config() != config or not run.sound():
-        return None
-    try:
-        state = TrainingState.from_dict(latest.state())
-    except (RunError, TrainingError):
-        return None
-    return state if state.finished and run.info().get("training", {}).get("steps") == state.step else None
 
 
 def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: bool) -> Run:
@@ -360,75 +278,3 @@ def _validator(config: Config, corpora: Corpora, *, longest: bool = False) -> Ca
         return corpus_bleu(hypotheses, references, config.data.bleu_tokenize)
 
     return evaluate
-
-
-# The model to use
-
-
-def _finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None:
-    """Writes the model to use, its description, the model card and the curves."""
-    sound = run.sound_checkpoints(trainer.observer.message)
-    chosen = choose_checkpoints(config.training, sound, trainer.state)
-    tensors = average_checkpoints(chosen)
-    trainer.model.load_state_dict(tensors)
-    evaluate = _validator(config, corpora)
-    bleu = evaluate(trainer.model) if evaluate is not None else None
-    info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
-    run.write_model(tensors, info)
-    write_atomic(run.path / CARD, model_card(config, info).encode())
-    try:
-        from seq2seq.curves import draw_curves
-    except ModuleNotFoundError:
-        trainer.observer.message("curves.png is not drawn: install matplotlib with `pip install 'seq2seq[plot]'`")
-    else:
-        draw_curves(run)
-
-
-def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], bleu: float | None) -> dict[str, Any]:
-    state, tokenizer = trainer.state, corpora.tokenizer
-    return {
-        "seq2seq_version": __version__,
-        "source_language": config.data.source_language,
-        "target_language": config.data.target_language,
-        "source_vocab_size": tokenizer.source_vocab_size,
-        "target_vocab_size": tokenizer.target_vocab_size,
-        "shared_vocabulary": tokenizer.shared,
-        "num_parameters": trainer.model.num_parameters(),
-        "identity": corpora.identity,
-        "corpus": corpora.counts.as_dict(),
-        "training": {
-            "steps": state.step,
-            "epochs": round(trainer.epochs(), 2),
-            "seconds": round(state.seconds, 1),
-            "target_tokens": state.target_tokens,
-            "skipped_steps": state.skipped_steps,
-            "seed": config.training.seed,
-            "init_from": origin(config, corpora.identity),
-            "averaged_steps": steps,
-            "precision": "bf16" if trainer.model.compute_dtype == torch.bfloat16 else "fp32",
-            "hardware": describe_hardware(trainer.device),
-            "torch": torch.__version__,
-            "peak_memory_bytes": peak_memory_bytes(),
-        },
-        "validation": {
-            "bleu": None if bleu is None else round(bleu, 3),
-            "bleu_tokenize": config.data.bleu_tokenize,
-            "beam_size": config.training.validation_beam_size,
-            "best_single_bleu": None if state.best_bleu is None else round(state.best_bleu, 3),
-            "best_single_step": state.best_step,
-        },
-    }
-
-
-def _test(config: Config, run: Run, corpora: Corpora, state: TrainingState, device: torch.device) -> Outcome:
-    """Translates the configured test set with the finished run, as `translate` would, where it was trained."""
-    if corpora.test_text is None:
-        return Outcome(run, state, None, ())
-    translator = Translator.of(run.load_model().to(device), corpora.tokenizer, config.decoding)
-    pairs = list(corpora.test_text)
-    hypotheses = [result.text for result in translator.stream(source for source, _ in pairs)]
-    bleu = corpus_bleu(hypotheses, [reference for _, reference in pairs], config.data.bleu_tokenize)
-    step = max(1, len(pairs) // 3)
-    shown = range(0, min(len(pairs), 3 * step), step)
-    examples = tuple(Example(pairs[i][0], hypotheses[i], pairs[i][1]) for i in shown)
-    return Outcome(run, state, bleu, examples[:3])

@@ -10,6 +10,7 @@ import numpy as np
 from seq2seq.config import Config
 from seq2seq.files import RunError
 from seq2seq.finetuning import INITIAL, InitialRun
+from seq2seq.resuming import check_files
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (
@@ -46,6 +47,8 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     data, folder = config.data, run.path / CORPUS
     kept = _kept_tokenizer(config, run, observer) if resume and initial is None else None
     ensure_downloads(data.downloads, observer.message)
+    if resume:
+        check_files(data)
     text, counts = build_text_corpus(
         read_pairs(data, "train"), folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
     )

@@ -15,7 +15,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from seq2seq.config import Config
-    from seq2seq.pipeline import Outcome
+    from seq2seq.finishing import Outcome
 
 
 class TrainingProgress:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from seq2seq.config import DATA_PATHS, Config
+from seq2seq.config import DATA_PATHS, Config, DataConfig
 from seq2seq.files import RunError
+from seq2seq.text.errors import DataError
 
 # What helps where steps are not finite.
 REMEDIES = {"learning_rate_scale", "clip_norm", "precision"}
@@ -27,6 +29,23 @@ HASHED = {
     "corpus": "data.train_*", "validation": "data.valid_*", "tokenizer": "the run folder's tokenizer",
     "initial_model": "training.init_from",
 }  # fmt: skip
+
+
+# The options that name a corpus which has moved. Others: --set data.FIELD=FILE.
+OPTIONS = {
+    "train_source": "--source", "train_target": "--target", "valid_source": "--valid-source",
+    "valid_target": "--valid-target",
+}  # fmt: skip
+
+
+def check_files(data: DataConfig) -> None:
+    """Raises DataError, naming the option that helps, where a file that a run began with is no longer there."""
+    for name in DATA_PATHS:
+        path = getattr(data, name)
+        if path and not Path(path).exists():
+            option = OPTIONS.get(name)
+            there = f"{option} FILE" if option else f"--set data.{name}=FILE"
+            raise DataError(f"{path}: no such file (data.{name}); where it has moved, say so with --resume {there}")
 
 
 def check_changes(old: Config, new: Config) -> None:

@@ -704,7 +704,7 @@ def test_an_interrupt_while_the_test_set_is_translated_tells_how_to_score_it(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seq2seq.pipeline._test", interrupted)
+    monkeypatch.setattr("seq2seq.pipeline.translate_test_set", interrupted)
     result = in_corpus("recipe.toml", "--run-dir", tmp_path / "run", "--set", "training.max_steps=2")
     assert result.code == 130
     assert "only its test set was not translated" in result.err and "continue with" not in result.err
@@ -832,6 +832,10 @@ def test_the_corpus_of_a_run_may_be_named_where_it_is_now(in_corpus: Cli, tiny_r
     names = {"source": "train.en", "target": "train.de", "valid-source": "valid.en", "valid-target": "valid.de"}
     files = [part for option, name in names.items() for part in (f"--{option}", str(tmp_path / "moved" / name))]
     more = ["--run-dir", tmp_path / "run", "--resume", "--set", "training.max_steps=103"]
+    before = tree(tmp_path / "run")
+    gone = ("--valid-source", tmp_path / "moved" / "gone.en")
+    one_line(in_corpus(*more, *files, *gone), 1, "gone.en: no such file (data.valid_source)", "--valid-source FILE")
+    assert tree(tmp_path / "run") == before
     result = in_corpus(*more, *files)
     assert result.code == 0, result.err
     assert Run(tmp_path / "run").info()["training"]["steps"] == 103
@@ -922,13 +926,18 @@ def test_a_second_signal_ends_at_once(
 
 @posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("function", ["ensure_downloads", "build_piece_corpus", "average_checkpoints", "corpus_bleu"])
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        ("preparing", "ensure_downloads"), ("preparing", "build_piece_corpus"), ("finishing", "average_checkpoints"),
+        ("pipeline", "corpus_bleu"),
+    ],
+)  # fmt: skip
 def test_a_signal_outside_of_the_training_loop_ends_the_command_at_once(
-    in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: signal.Signals
+    in_corpus: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, function: str, number: signal.Signals
 ) -> None:
     arguments = ("recipe.toml", "--run-dir", tmp_path / "run", "--quiet", "--set", "training.max_steps=2")
     arguments += ("--set", "training.preflight=false")  # it scores sentences, too
-    module = "preparing" if function in ("ensure_downloads", "build_piece_corpus") else "pipeline"
     with monkeypatch.context() as patch:
         patch.setattr(f"seq2seq.{module}.{function}", lambda *_, **__: signal.raise_signal(number))
         patch.setattr("seq2seq.training.trainer.Trainer._validate", lambda _: False)
@@ -936,7 +945,7 @@ def test_a_signal_outside_of_the_training_loop_ends_the_command_at_once(
     assert (result.code, result.out) == (128 + number, "")
     assert result.err.endswith("seq2seq: interrupted\n" if number == signal.SIGINT else "seq2seq: terminated\n")
     assert "Traceback" not in result.err and "after the next step" not in result.err
-    if function in ("ensure_downloads", "build_piece_corpus"):
+    if module == "preparing":
         assert not (tmp_path / "run").exists()
     else:
         assert not {".corpus", ".lock"} & set(os.listdir(tmp_path / "run"))

@@ -25,7 +25,7 @@ from seq2seq.decoding.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError
-from seq2seq.pipeline import Outcome
+from seq2seq.finishing import Outcome
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import CORPUS, LOCK, Run
 from seq2seq.text.corpus import hash_sources

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from seq2seq.config import Config
-from seq2seq.pipeline import Example, Outcome
+from seq2seq.finishing import Example, Outcome
 from seq2seq.progress import TrainingProgress, describe_outcome
 from seq2seq.recipe import build_config
 from seq2seq.run import Run

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.config import DecodingConfig, TrainingConfig
+from seq2seq.config import DATA_PATHS, DataConfig, DecodingConfig, TrainingConfig
 from seq2seq.files import RunError
 from seq2seq.recipe import build_config
-from seq2seq.resuming import HASHED, MAY_CHANGE, VALIDATED, check_changes, check_identity
+from seq2seq.resuming import HASHED, MAY_CHANGE, VALIDATED, check_changes, check_files, check_identity
+from seq2seq.text.errors import DataError
 
 DOCS = Path(__file__).parents[1] / "docs" / "RESUMING.md"
 
@@ -44,3 +45,19 @@ def test_other_content_is_refused_by_name(name: str) -> None:
     with pytest.raises(RunError, match=f"the {name} is not the one that this run began with") as caught:
         check_identity(old, {**old, name: "b"})
     assert HASHED[name] in str(caught.value) and "--overwrite" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", DATA_PATHS)
+def test_a_file_that_is_no_longer_there_is_told_with_the_option_that_helps(tmp_path: Path, name: str) -> None:
+    here = tmp_path / "here"
+    here.write_text("", encoding="utf-8")
+    data = DataConfig().model_copy(update={other: str(here) for other in DATA_PATHS})
+    check_files(data)
+    gone = data.model_copy(update={name: str(tmp_path / "gone")})
+    with pytest.raises(DataError) as caught:
+        check_files(gone)
+    side, _, kind = name.partition("_")
+    plain = {"train": f"--{kind} FILE", "valid": f"--{side}-{kind} FILE"}.get(side)
+    helps = plain if plain and kind != "pairs" else f"--set data.{name}=FILE"
+    assert str(caught.value).startswith(f"{tmp_path / 'gone'}: no such file (data.{name}); ")
+    assert str(caught.value).endswith(f"with --resume {helps}")

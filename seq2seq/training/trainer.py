@@ -17,12 +17,12 @@ import torch
 
 from seq2seq.checkpoints import MODEL, OPTIMIZER, STATE, tensor_bytes
 from seq2seq.config import TrainingConfig
-from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.resuming import check_identity
 from seq2seq.run import Run, load_weights
-from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, in_order, plan_epoch, updates
+from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, plan_epoch, updates
 from seq2seq.training.averaging import ranked_steps, regular_steps, score
+from seq2seq.training.environment import differences, environment
 from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, not_finite, watch_loss
 from seq2seq.training.horizon import (
     at_end,
@@ -38,10 +38,10 @@ from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, op
 from seq2seq.training.restoring import check_saved_state
 from seq2seq.training.room import check_room
 from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResult, TrainingError, TrainingState, Window
-from seq2seq.training.updates import Step, Updater, batch_losses
+from seq2seq.training.updates import Step, Updater
+from seq2seq.training.validation import validation_loss
 
 FEWER = 0.9  # of the steps that a plan would have without validations: it is told
-LONGEST_VALIDATED = 1024  # pieces a side: attention over a longer line could exhaust memory
 
 
 class Trainer:
@@ -378,40 +378,14 @@ class Trainer:
         return True
 
     def _environment(self) -> dict[str, Any]:
-        """What the bits of a result depend on beside configuration and data."""
-        return {
-            "precision": "bf16" if self.model.compute_dtype == torch.bfloat16 else "fp32",
-            "device": self.device.type,
-            "threads": torch.get_num_threads(),
-            "workers": self.updater.workers.count,
-            "kernels": (self.device.type == "cpu" and native.generation()) or "torch",
-            "torch": torch.__version__,
-        }
+        return environment(self.model, self.device, self.updater.workers.count)
 
     def _keep_environment(self, saved: Mapping[str, Any]) -> None:
         """Keeps the precision of the run that is resumed, unless another is asked for; tells what else has changed."""
         if self.config.precision == "auto" and "precision" in saved:
             self.model.compute_dtype = torch.bfloat16 if saved["precision"] == "bf16" else torch.float32
         now = self._environment()
-        changed = [
-            f"{name} {now.get(name)} instead of {value}" for name, value in saved.items() if now.get(name) != value
-        ]
-        if changed:
+        if changed := differences(saved, now):
             self.observer.message(f"resuming with {', '.join(changed)}: not bit for bit what it would have been")
         self.environment_changed = bool(changed)
         self.state.environment = now
-
-
-@torch.no_grad()
-def validation_loss(model: Transformer, pairs: PiecePairs, batch_tokens: int, device: torch.device) -> float:
-    """Mean -log p of a target token (natural logarithm), unsmoothed, without dropout.
-
-    Pairs of more than LONGEST_VALIDATED pieces on a side do not count.
-    """
-    model.eval()
-    total, tokens = 0.0, 0
-    for batch in in_order(pairs, batch_tokens, LONGEST_VALIDATED):
-        _, nll = batch_losses(model, batch.to(device), 0.0)
-        total += float(nll)
-        tokens += batch.num_target_tokens
-    return total / max(1, tokens)

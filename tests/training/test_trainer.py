@@ -29,7 +29,8 @@ from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run, RunError
 from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, pad, plan_epoch
 from seq2seq.training.state import STATE_FORMAT, TIMINGS, Interrupted, TrainingError, TrainingState
-from seq2seq.training.trainer import Trainer, validation_loss
+from seq2seq.training.trainer import Trainer
+from seq2seq.training.validation import validation_loss
 
 DIGITS = range(4, 14)  # ten pieces after the special ids
 VOCABULARY = 14

@@ -1,0 +1,171 @@
+"""The end of a training: the model to use, its description, the test set. And runs that came to it before."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seq2seq import __version__
+from seq2seq.checkpoints import MODEL
+from seq2seq.config import Config
+from seq2seq.decoding.translator import Translator
+from seq2seq.evaluation.metrics import corpus_bleu
+from seq2seq.files import RunError, write_atomic
+from seq2seq.finetuning import origin
+from seq2seq.machine import peak_memory_bytes
+from seq2seq.model_card import model_card
+from seq2seq.preparing import Corpora, prepare, sound_tokenizer
+from seq2seq.resuming import check_identity
+from seq2seq.run import CARD, CONFIG, CORPUS, Run, resume_command
+from seq2seq.runtime import describe_hardware
+from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
+from seq2seq.training.horizon import out_of_patience
+from seq2seq.training.state import Observer, TrainingError, TrainingState
+from seq2seq.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test sentence, its translation and its reference."""
+
+    source: str
+    translation: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training gave. test_bleu is None where the configuration names no test set."""
+
+    run: Run
+    state: TrainingState
+    test_bleu: float | None
+    examples: tuple[Example, ...]
+
+
+def model_stands(config: Config, run: Run) -> bool:
+    """Whether there is a sound model, made as one would be now: it is not made anew of what checkpoints are left."""
+    names = ("average", "average_checkpoints", "keep_last", "keep_best")
+    before, now = run.config().training, config.training
+    return run.sound() and all(getattr(before, name) == getattr(now, name) for name in names)
+
+
+def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | None:
+    """What there is of a run that is to be resumed and has nothing left to do; None where it has.
+
+    Its tokenizer is written anew where it is damaged. Raises RunError where nothing but a damaged model is left.
+    """
+    if (run.path / MODEL).exists() and run.latest_checkpoint() is None:
+        if not run.sound() or sound_tokenizer(run) is not None:
+            anew = ["seq2seq", "train", str(run.path / CONFIG), "--run-dir", str(run.path), "--overwrite"]
+            raise RunError(f"{run.path}: there is no checkpoint to go on from; to train it anew: {shlex.join(anew)}")
+        _mend_tokenizer(config, run, observer)
+        return Outcome(run, TrainingState(finished=True), None, ())
+    state = _finished(config, run)
+    if state is None:
+        return None
+    if sound_tokenizer(run) is None:
+        _mend_tokenizer(config, run, observer)
+    later = f"{resume_command(run.path)} --set training.max_steps={2 * state.step}"
+    if out_of_patience(config.training, state):
+        later += " --set training.patience=0"
+    observer.message(f"{run.path}: finished already, at step {state.step:,}; to go on, give it a later end: {later}")
+    run.clean()  # a kill may have come after all was done
+    shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+    return Outcome(run, state, None, ())
+
+
+def _mend_tokenizer(config: Config, run: Run, observer: Observer) -> None:
+    """Writes the damaged tokenizer of a finished run anew. Raises RunError where the corpus no longer gives it."""
+    try:
+        corpora = prepare(config, run, observer, None, resume=True)
+        check_identity(run.known_identity(), corpora.identity)
+        run.write_tokenizer(corpora.tokenizer)
+    finally:
+        shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+
+
+def _finished(config: Config, run: Run) -> TrainingState | None:
+    """Where a run with this very configuration has come to its end and has a sound model: nothing is left to do."""
+    latest = run.latest_checkpoint()
+    if latest is None or run.config() != config or not run.sound():
+        return None
+    try:
+        state = TrainingState.from_dict(latest.state())
+    except (RunError, TrainingError):
+        return None
+    return state if state.finished and run.info().get("training", {}).get("steps") == state.step else None
+
+
+def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None:
+    """Writes the model to use, its description, the model card and the curves."""
+    sound = run.sound_checkpoints(trainer.observer.message)
+    chosen = choose_checkpoints(config.training, sound, trainer.state)
+    tensors = average_checkpoints(chosen)
+    trainer.model.load_state_dict(tensors)
+    bleu = trainer.evaluate(trainer.model) if trainer.evaluate is not None else None
+    info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
+    run.write_model(tensors, info)
+    write_atomic(run.path / CARD, model_card(config, info).encode())
+    try:
+        from seq2seq.curves import draw_curves
+    except ModuleNotFoundError:
+        trainer.observer.message("curves.png is not drawn: install matplotlib with `pip install 'seq2seq[plot]'`")
+    else:
+        draw_curves(run)
+
+
+def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], bleu: float | None) -> dict[str, Any]:
+    state, tokenizer = trainer.state, corpora.tokenizer
+    return {
+        "seq2seq_version": __version__,
+        "source_language": config.data.source_language,
+        "target_language": config.data.target_language,
+        "source_vocab_size": tokenizer.source_vocab_size,
+        "target_vocab_size": tokenizer.target_vocab_size,
+        "shared_vocabulary": tokenizer.shared,
+        "num_parameters": trainer.model.num_parameters(),
+        "identity": corpora.identity,
+        "corpus": corpora.counts.as_dict(),
+        "training": {
+            "steps": state.step,
+            "epochs": round(trainer.epochs(), 2),
+            "seconds": round(state.seconds, 1),
+            "target_tokens": state.target_tokens,
+            "skipped_steps": state.skipped_steps,
+            "seed": config.training.seed,
+            "init_from": origin(config, corpora.identity),
+            "averaged_steps": steps,
+            "precision": "bf16" if trainer.model.compute_dtype == torch.bfloat16 else "fp32",
+            "hardware": describe_hardware(trainer.device),
+            "torch": torch.__version__,
+            "peak_memory_bytes": peak_memory_bytes(),
+        },
+        "validation": {
+            "bleu": None if bleu is None else round(bleu, 3),
+            "bleu_tokenize": config.data.bleu_tokenize,
+            "beam_size": config.training.validation_beam_size,
+            "best_single_bleu": None if state.best_bleu is None else round(state.best_bleu, 3),
+            "best_single_step": state.best_step,
+        },
+    }
+
+
+def translate_test_set(
+    config: Config, run: Run, corpora: Corpora, state: TrainingState, device: torch.device
+) -> Outcome:
+    """Translates the configured test set with the finished run, as `translate` would, where it was trained."""
+    if corpora.test_text is None:
+        return Outcome(run, state, None, ())
+    translator = Translator.of(run.load_model().to(device), corpora.tokenizer, config.decoding)
+    pairs = list(corpora.test_text)
+    hypotheses = [result.text for result in translator.stream(source for source, _ in pairs)]
+    bleu = corpus_bleu(hypotheses, [reference for _, reference in pairs], config.data.bleu_tokenize)
+    step = max(1, len(pairs) // 3)
+    shown = range(0, min(len(pairs), 3 * step), step)
+    examples = tuple(Example(pairs[i][0], hypotheses[i], pairs[i][1]) for i in shown)
+    return Outcome(run, state, bleu, examples[:3])

@@ -1,0 +1,28 @@
+"""What the bits of a result depend on beside configuration and data: it is kept with every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from seq2seq.model import native
+from seq2seq.model.transformer import Transformer
+
+
+def environment(model: Transformer, device: torch.device, workers: int) -> dict[str, Any]:
+    """Of a training here. workers: how many threads compute parts of a step side by side."""
+    return {
+        "precision": "bf16" if model.compute_dtype == torch.bfloat16 else "fp32",
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "workers": workers,
+        "kernels": (device.type == "cpu" and native.generation()) or "torch",
+        "torch": torch.__version__,
+    }
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of the environment of a checkpoint is another one now, each in words."""
+    return [f"{name} {now.get(name)} instead of {value}" for name, value in saved.items() if now.get(name) != value]

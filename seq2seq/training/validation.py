@@ -1,0 +1,26 @@
+"""The loss on the validation set."""
+
+from __future__ import annotations
+
+import torch
+
+from seq2seq.model.transformer import Transformer
+from seq2seq.text.batching import PiecePairs, in_order
+from seq2seq.training.updates import batch_losses
+
+LONGEST_VALIDATED = 1024  # pieces a side: attention over a longer line could exhaust memory
+
+
+@torch.no_grad()
+def validation_loss(model: Transformer, pairs: PiecePairs, batch_tokens: int, device: torch.device) -> float:
+    """Mean -log p of a target token (natural logarithm), unsmoothed, without dropout.
+
+    Pairs of more than LONGEST_VALIDATED pieces on a side do not count.
+    """
+    model.eval()
+    total, tokens = 0.0, 0
+    for batch in in_order(pairs, batch_tokens, LONGEST_VALIDATED):
+        _, nll = batch_losses(model, batch.to(device), 0.0)
+        total += float(nll)
+        tokens += batch.num_target_tokens
+    return total / max(1, tokens)
