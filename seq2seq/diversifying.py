@@ -11,18 +11,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
+
+from pydantic import TypeAdapter
 
 from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import locked, replacing
+from seq2seq.files import locked, naming, replacing
 from seq2seq.text.reading import aligned_files
+from seq2seq.untrusted import open_regular
 
 Pair = tuple[str, str]
-LOCK = ".diversify.lock"
+_KEPT_LINE = TypeAdapter(tuple[str, list[str | None]])
+LOCK, KEPT = ".diversify.lock", ".translated"
 
 
 class Translates(Protocol):
@@ -31,7 +37,16 @@ class Translates(Protocol):
     def __call__(self, lines: Iterable[str]) -> Iterator[Sequence[str | None]]: ...
 
 
-Teacher = Callable[[], Translates]  # loads it
+@dataclass(frozen=True)
+class Teacher:
+    """A model that translates the corpus: its name, and how to load it.
+
+    key: stands for all that its translations depend on beside the corpus. By it they are known when they are kept.
+    """
+
+    name: str
+    key: str
+    load: Callable[[], Translates]
 
 
 @dataclass
@@ -83,12 +98,14 @@ def diversify(
     backward: Iterable[Teacher],
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Counts:
     """Writes the pairs of two aligned files, and those with translations, into two files of the same names in a folder.
 
-    forward, backward: each loads a model that translates sources, or targets; one is loaded at a time. The pairs of the
-    corpus come first, all but those with an empty side, then those that each model adds, none of them twice. Both files
-    appear when all is done. progress: told how many lines of how many a model has translated. Raises DataError for
+    forward, backward: models that translate sources, or targets; one is loaded at a time. The pairs of the corpus come
+    first, all but those with an empty side, then those that each model adds, none of them twice. Both files appear when
+    all is done; until then what has been translated is kept in the folder, and another start goes on from there.
+    progress: told how many lines of how many a model has translated. tell: of what has been kept. Raises DataError for
     files that cannot be read, UserError where there are files to be overwritten, nothing to be translated, a corpus
     that changes meanwhile, or another process that writes into the folder.
     """
@@ -102,11 +119,14 @@ def diversify(
                     raise UserError(f"{path}: is there already; add --overwrite, or name another folder")
                 for old in left_behind(folder, path.name):
                     old.unlink()
-            return _write(source, target, paths, forward, backward, progress)
+            translated = _Translated(source, target, folder / KEPT, progress, tell)
+            counts = _write(source, target, paths, translated, forward, backward)
+            shutil.rmtree(folder / KEPT, ignore_errors=True)
+            return counts
     except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        for empty in (folder / KEPT, folder)[: 1 + made]:
+            with contextlib.suppress(OSError):  # it holds what goes on being used, or is not there
+                empty.rmdir()
         raise
 
 
@@ -114,9 +134,9 @@ def _write(
     source: Path,
     target: Path,
     paths: tuple[Path, Path],
+    translated: _Translated,
     forward: Iterable[Teacher],
     backward: Iterable[Teacher],
-    progress: Callable[[int, int], None],
 ) -> Counts:
     counts, seen, whole = Counts(), set[bytes](), hashlib.blake2b()
     with contextlib.ExitStack() as opened:
@@ -137,7 +157,7 @@ def _write(
             write(pair)
         if not counts.corpus:
             raise UserError(f"{source}, {target}: no pairs with something on both sides ({counts.empty:,} without)")
-        for pair in _translated(source, target, whole.digest(), forward, backward, counts, progress):
+        for pair in translated.pairs(whole.digest(), forward, backward, counts):
             if _digest(pair) in seen:
                 counts.repeated += 1
                 continue
@@ -153,32 +173,95 @@ def _digest(pair: Pair) -> bytes:
     return hashlib.blake2b("\n".join(pair).encode(), digest_size=16).digest()
 
 
-def _translated(
-    source: Path,
-    target: Path,
-    whole: bytes,
-    forward: Iterable[Teacher],
-    backward: Iterable[Teacher],
-    counts: Counts,
-    progress: Callable[[int, int], None],
-) -> Iterator[Pair]:
-    """The pairs of the corpus with one side translated, model by model. whole: the hash of all pairs, read before."""
-    for side, teachers in enumerate((forward, backward)):
-        for load in teachers:
-            translates, found, read = load(), 0, hashlib.blake2b()
-            corpus = (pair for pair in aligned_files(source, target) if all(text.strip() for text in pair))
-            pairs, given = itertools.tee(corpus)  # a translator reads some thousand lines ahead
-            for pair, some in zip(pairs, translates(one[side] for one in given), strict=True):
-                found += 1
-                read.update(_digest(pair))
-                progress(found, counts.corpus)
-                for translation in some:
-                    if translation is None or not translation.strip():
-                        counts.bad += 1
-                    else:
-                        yield (pair[0], translation) if side == 0 else (translation, pair[1])
-            if read.digest() != whole:
-                raise UserError(
-                    f"{source}, {target}: changed while they were translated (there were {counts.corpus:,} pairs, now "
-                    f"{found:,}); they are read once for each model and must stay as they are"
-                )
+@dataclass(frozen=True)
+class _Translated:
+    """The pairs of a corpus with one side translated. folder: where translations are kept until all are there."""
+
+    source: Path
+    target: Path
+    folder: Path
+    progress: Callable[[int, int], None]
+    tell: Callable[[str], None]
+
+    def pairs(
+        self, whole: bytes, forward: Iterable[Teacher], backward: Iterable[Teacher], counts: Counts
+    ) -> Iterator[Pair]:
+        """Model by model. whole: the hash of all pairs, read before."""
+        for side, teachers in enumerate((forward, backward)):
+            for teacher in teachers:
+                key = hashlib.blake2b(b"%d %b %b" % (side, whole, teacher.key.encode()), digest_size=16).hexdigest()
+                yield from self._by(teacher, side, whole, self.folder / f"{key}.jsonl", counts)
+
+    def _by(self, teacher: Teacher, side: int, whole: bytes, kept: Path, counts: Counts) -> Iterator[Pair]:
+        found, read = 0, hashlib.blake2b()
+        corpus = (pair for pair in aligned_files(self.source, self.target) if all(text.strip() for text in pair))
+        pairs, given = itertools.tee(corpus)  # a translator reads some thousand lines ahead
+        lines = (pair[side] for pair in given)
+        for some, pair in zip(self._asked(teacher, lines, kept, counts.corpus), pairs, strict=True):
+            found += 1
+            read.update(_digest(pair))
+            self.progress(found, counts.corpus)
+            for translation in some:
+                if translation is None or not translation.strip():
+                    counts.bad += 1
+                else:
+                    yield (pair[0], translation) if side == 0 else (translation, pair[1])
+        if read.digest() != whole:
+            kept.unlink(missing_ok=True)  # of no more use
+            raise UserError(
+                f"{self.source}, {self.target}: changed while they were translated (there were {counts.corpus:,} "
+                f"pairs, now {found:,}); they are read once for each model and must stay as they are"
+            )
+
+    def _asked(self, teacher: Teacher, lines: Iterator[str], kept: Path, total: int) -> Iterator[Sequence[str | None]]:
+        """The translations of each line: those that are kept, then those that the model makes, which are added."""
+        size = number = 0
+        for of, before, length in _whole_lines(kept):
+            line = next(lines, None)
+            if line is None:
+                return
+            if of != _line_digest(line):  # the corpus changed, and changed back after a stop
+                lines = itertools.chain([line], lines)
+                break
+            size, number = size + length, number + 1
+            yield before
+        if number:
+            self.tell(f"{teacher.name}: {number:,} lines were translated before")
+        if number == total:
+            yield from ([] for _ in lines)  # none, unless the corpus has grown, which is then told
+            return
+        lines, given = itertools.tee(lines)
+        with contextlib.ExitStack() as opened:
+            file = None
+            for some, line in zip(teacher.load()(given), lines, strict=True):
+                with naming(kept):
+                    file = file or opened.enter_context(_to_go_on(kept, size))
+                    file.write(json.dumps([_line_digest(line), list(some)]).encode() + b"\n")
+                yield some
+
+
+def _line_digest(line: str) -> str:
+    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
+
+
+def _whole_lines(kept: Path) -> Iterator[tuple[str, list[str | None], int]]:
+    """What lines were translated, their translations, and how many bytes it takes, up to what is torn by a kill."""
+    if not kept.exists():
+        return
+    with open_regular(kept) as file:
+        for line in file:
+            try:
+                of, some = _KEPT_LINE.validate_json(line)
+            except ValueError:
+                return
+            if not line.endswith(b"\n"):
+                return
+            yield of, some, len(line)
+
+
+def _to_go_on(kept: Path, size: int) -> BinaryIO:
+    """A file to be written after `size` bytes, at once: what has been translated outlasts a kill."""
+    kept.parent.mkdir(exist_ok=True)
+    file = kept.open("ab", buffering=0)
+    file.truncate(size)
+    return file

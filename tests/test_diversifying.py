@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,20 +16,20 @@ from hypothesis import strategies as st
 from seq2seq.commands import diversifying as commands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
-from seq2seq.diversifying import Counts, diversify, output_paths
+from seq2seq.diversifying import KEPT, Counts, Teacher, diversify, output_paths
 from seq2seq.errors import OptionError, UserError
 from seq2seq.text.errors import DataError
 
 texts = st.lists(st.tuples(*2 * [st.text("ab \u0301ß", max_size=4)]), min_size=1, max_size=12)
 
 
-def teacher(*functions: Callable[[str], str | None]) -> Callable[[], Any]:
+def teacher(*functions: Callable[[str], str | None], key: str = "") -> Teacher:
     """Has as many translations of a line as there are functions."""
 
     def translate(lines: Iterable[str]) -> Iterator[list[str | None]]:
         return ([function(line) for function in functions] for line in lines)
 
-    return lambda: translate
+    return Teacher("a teacher", key or str(functions), lambda: translate)
 
 
 def write(folder: Path, pairs: list[tuple[str, str]]) -> tuple[Path, Path]:
@@ -99,6 +101,97 @@ def test_what_is_there_is_not_overwritten_unasked_nor_lost_when_a_model_fails(tm
     assert sorted(path.name for path in out.iterdir()) == ["train.de", "train.en"]
 
 
+class Stopping:
+    """Translates by a function, so many lines, and then stops as Ctrl-C does."""
+
+    def __init__(self, change: Callable[[str], str], lines: int) -> None:
+        self.change, self.left, self.asked = change, lines, list[str]()
+
+    def __call__(self, line: str) -> str:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.asked.append(line)
+        return self.change(line)
+
+
+def test_what_was_translated_while_the_corpus_was_another_is_not_taken(tmp_path: Path) -> None:
+    pairs = [("a", "b"), ("c", "d"), ("e", "f")]
+    corpus = write(tmp_path / "in", pairs)
+
+    def load() -> Any:
+        write(tmp_path / "in", [("a", "b"), ("other", "d"), ("e", "f")])
+        return teacher(Stopping(str.upper, 2)).load()
+
+    with pytest.raises(KeyboardInterrupt):
+        diversify(*corpus, tmp_path / "out", forward=[Teacher("", "1", load)], backward=[])
+    write(tmp_path / "in", pairs)
+    again = Stopping(str.upper, 2)
+    diversify(*corpus, tmp_path / "out", forward=[teacher(again, key="1")], backward=[])
+    assert again.asked == ["c", "e"]
+    assert read(tmp_path / "out")[3:] == [("a", "A"), ("c", "C"), ("e", "E")]
+
+
+@pytest.mark.parametrize("torn", [b"", b'["Q', b'["Q", [1]]\n', b"[1]\n", b'{"Q": 1}\n', b"\xff\n"])
+def test_one_that_is_stopped_goes_on_where_it_was(tmp_path: Path, torn: bytes) -> None:
+    corpus = write(tmp_path / "in", [(text, text * 2) for text in "abcde"])
+    diversify(*corpus, tmp_path / "whole", forward=[teacher(str.upper)], backward=[teacher(str.title)])
+    out, told = tmp_path / "out", list[str]()
+
+    def start(forward: Callable[[str], str], backward: Callable[[str], str]) -> None:
+        diversify(
+            *corpus, out, forward=[teacher(forward, key="1")], backward=[teacher(backward, key="2")], tell=told.append
+        )
+
+    first, second, third = (Stopping(str.upper, lines) for lines in (3, 2, 0))
+    with pytest.raises(KeyboardInterrupt):
+        start(first, str.title)
+    assert told == [] and [path.name for path in out.iterdir()] == [KEPT]
+    (kept,) = (out / KEPT).iterdir()
+    with kept.open("ab") as file:
+        file.write(torn)
+    with pytest.raises(KeyboardInterrupt):
+        start(second, Stopping(str.title, 4))
+    assert (first.asked, second.asked) == (["a", "b", "c"], ["d", "e"])
+    last = Stopping(str.title, 1)
+    start(third, last)
+    assert (third.asked, last.asked) == ([], ["ee"])
+    assert told == [f"a teacher: {number} lines were translated before" for number in (3, 5, 4)]
+    assert read(out) == read(tmp_path / "whole") and not (out / KEPT).exists()
+
+
+@pytest.mark.parametrize("changed", ["model", "direction", "corpus"])
+def test_what_is_kept_is_of_the_same_model_direction_and_corpus(tmp_path: Path, changed: str) -> None:
+    corpus = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+    with pytest.raises(KeyboardInterrupt):
+        diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str.upper, 1), key="1")], backward=[])
+    if changed == "corpus":
+        write(tmp_path / "in", [("a", "b"), ("c", "e")])
+    other = Stopping(str.title, 2)
+    teachers = [teacher(other, key="2" if changed == "model" else "1")], []
+    forward, backward = reversed(teachers) if changed == "direction" else teachers
+    diversify(*corpus, tmp_path / "out", forward=forward, backward=backward)
+    assert len(other.asked) == 2 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "train.de", "train.en"
+    ]  # fmt: skip
+
+
+def test_a_full_disk_is_told_of_and_what_is_kept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+    asked = Stopping(str.upper, 2)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"\.jsonl: .*[Nn]o space left"):
+        patch.setattr("seq2seq.diversifying._to_go_on", full)
+        diversify(*corpus, tmp_path / "out", forward=[teacher(asked, key="1")], backward=[])
+    assert not (tmp_path / "out").exists()
+    asked.left = 2
+    diversify(*corpus, tmp_path / "out", forward=[teacher(asked, key="1")], backward=[])
+    assert asked.asked == ["a", "a", "c"]
+
+
 def test_the_corpus_itself_is_never_written_over(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in", [("a", "b")])
     with pytest.raises(OptionError, match="is the corpus itself"):
@@ -129,10 +222,10 @@ def test_a_corpus_that_changes_while_it_is_translated_is_an_error(tmp_path: Path
 
     def load() -> Any:
         write(tmp_path / "in", [("a", "b")])
-        return teacher(str.upper)()
+        return teacher(str.upper).load()
 
     with pytest.raises(UserError, match="there were 2 pairs, now 1"):
-        diversify(source, target, tmp_path / "out", forward=[load], backward=[])
+        diversify(source, target, tmp_path / "out", forward=[Teacher("", "", load)], backward=[])
 
 
 def test_a_corpus_of_as_many_other_pairs_is_an_error_and_no_line_gets_the_translation_of_another(
@@ -142,10 +235,10 @@ def test_a_corpus_of_as_many_other_pairs_is_an_error_and_no_line_gets_the_transl
 
     def load() -> Any:
         write(tmp_path / "in", [("c", "d"), ("a", "b")])
-        return teacher(str.upper)()
+        return teacher(str.upper).load()
 
     with pytest.raises(UserError, match="changed while they were translated"):
-        diversify(source, target, tmp_path / "out", forward=[load], backward=[])
+        diversify(source, target, tmp_path / "out", forward=[Teacher("", "", load)], backward=[])
     assert not (tmp_path / "out").exists()
 
 
@@ -169,9 +262,9 @@ def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
     def load() -> Any:
         with pytest.raises(UserError, match=rf"another `diversify` \(process {os.getpid()}\) writes there"):
             diversify(*corpus, tmp_path / "out", forward=[teacher(str.lower)], backward=[])
-        return teacher(str.upper)()
+        return teacher(str.upper).load()
 
-    assert diversify(*corpus, tmp_path / "out", forward=[load], backward=[]).added == 1
+    assert diversify(*corpus, tmp_path / "out", forward=[Teacher("", "", load)], backward=[]).added == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.de", "train.en"]
 
 
@@ -205,6 +298,38 @@ def test_the_command_translates_with_runs(tiny_run: Any, run_cli: Any, tmp_path:
     assert refused.code == 2 and "--n-best" in refused.err
     twice = run_cli("diversify", *files, "--forward", tiny_run.path, "--backward", tiny_run.path)
     assert twice.code == 2 and "named twice" in twice.err
+
+
+def test_the_command_goes_on_where_it_was_stopped(
+    tiny_run: Any, run_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write(tmp_path / "in", [("the cat", "1"), ("the old king", "2"), ("a door", "3")])
+
+    def run(output: str, *options: str) -> Any:
+        files = ("--source", corpus[0], "--target", corpus[1], "--output", tmp_path / output)
+        return run_cli("diversify", *files, "--forward", tiny_run.path, "--precision", "fp32", *options)
+
+    def stopping(*given: Any) -> Any:
+        def translate(lines: Iterable[str]) -> Iterator[Any]:
+            yield from itertools.islice(whole(*given)(lines), 2)
+            raise KeyboardInterrupt
+
+        return translate
+
+    whole = commands._translates
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_translates", stopping)
+        stopped = run("out")
+    assert stopped.code == 130
+    assert f"is kept in {tmp_path / 'out' / KEPT}; the same command goes on from there\n" in stopped.err
+    done = run("out")
+    assert done.code == 0 and f"{tiny_run.path}: 2 lines were translated before\n" in done.err
+    at_once = run("whole")
+    assert done.out == at_once.out and read(tmp_path / "out") == read(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_translates", stopping)
+        assert run("other").code == 130
+    assert "translated before" not in run("other", "--beam-size", "2").err
 
 
 def test_only_whole_translations_are_used(tiny_run: Any) -> None:

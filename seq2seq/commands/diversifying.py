@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,8 +52,8 @@ def diversify(
 
     The corpus itself comes first, but for pairs with an empty side; each --forward model adds pairs with other targets,
     each --backward model pairs with other sources. Translations that were cut or ran into loops are left out, and none
-    is there twice. Both files appear when all is done: of one that is stopped nothing is kept. Nothing but the corpus
-    is used (data diversification, arXiv 1911.01986).
+    is there twice. Both files appear when all is done; stopped, the same command goes on where it was. Nothing but the
+    corpus is used (data diversification, arXiv 1911.01986).
     """
     both = [*(forward or ()), *(backward or ())]
     if not both:
@@ -61,7 +62,7 @@ def diversify(
         raise OptionError("a run is named twice with --forward and --backward: name each once")
     precision_name = parse_precision(precision)
     from seq2seq.decoding.options import Options, check_options
-    from seq2seq.diversifying import diversify, output_paths
+    from seq2seq.diversifying import KEPT, Teacher, diversify, output_paths
     from seq2seq.run import Run
 
     output_paths(source, target, output)
@@ -79,13 +80,19 @@ def diversify(
             tell(f"translating with {path}")
             return _translates(load_translator([runs[path]], precision_name, threads), options)
 
-        return load
+        return Teacher(str(path), _key(runs[path], options, precision_name), load)
 
     one_way, other_way = ([teacher(path) for path in paths or ()] for paths in (forward, backward))
     with _progress() as progress:
-        counts = diversify(
-            source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress
-        )
+        try:
+            counts = diversify(
+                source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress,
+                tell=tell,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if (output / KEPT).exists():
+                tell(f"what has been translated is kept in {output / KEPT}; the same command goes on from there")
+            raise
     warn.close()
     if not counts.added:
         tell("nothing was added: see whether the models have been trained enough, and go the right way")
@@ -109,6 +116,19 @@ def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
             f"{way} {run.path}: was trained to translate {known:,} of the first {len(lines):,} sentences of {path}; "
             "is it the right model, and does it go that way?"
         )
+
+
+def _key(run: Run, options: Options, precision: str) -> str:
+    """Of all that the translations of a run depend on beside what is translated."""
+    from dataclasses import asdict
+
+    from seq2seq import __version__
+    from seq2seq.checkpoints import MODEL
+    from seq2seq.files import file_hash
+
+    config = run.config()
+    parts = [__version__, file_hash(run.path / MODEL), run.tokenizer().content_hash(), precision, asdict(options)]
+    return json.dumps([*parts, config.model.model_dump(), config.decoding.model_dump()])
 
 
 def _translates(translator: Translator, options: Options) -> Translates:
