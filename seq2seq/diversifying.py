@@ -11,30 +11,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-from pydantic import TypeAdapter
+from typing import Protocol
 
 from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import locked, naming, replacing
+from seq2seq.files import locked, replacing
+from seq2seq.keeping import Kept, Translations
 from seq2seq.text.reading import aligned_files
-from seq2seq.untrusted import open_regular
 
 Pair = tuple[str, str]
-_KEPT_LINE = TypeAdapter(tuple[str, list[str | None]])
 LOCK, KEPT = ".diversify.lock", ".translated"
 
 
 class Translates(Protocol):
     """What a teacher is asked: its translations of each line, in the lines' order; None for each that is no good."""
 
-    def __call__(self, lines: Iterable[str]) -> Iterator[Sequence[str | None]]: ...
+    def __call__(self, lines: Iterable[str]) -> Iterator[Translations]: ...
 
 
 @dataclass(frozen=True)
@@ -112,6 +107,7 @@ def diversify(
     paths = output_paths(source, target, folder)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    translated = _Translated((source, target), folder / KEPT, progress, tell)
     try:
         with locked(folder / LOCK, f"{folder}: another `diversify`{{holder}} writes there: name another folder"):
             for path in paths:
@@ -119,14 +115,22 @@ def diversify(
                     raise UserError(f"{path}: is there already; add --overwrite, or name another folder")
                 for old in left_behind(folder, path.name):
                     old.unlink()
-            translated = _Translated(source, target, folder / KEPT, progress, tell)
-            counts = _write(source, target, paths, translated, forward, backward)
-            shutil.rmtree(folder / KEPT, ignore_errors=True)
+            try:
+                counts = _write(source, target, paths, translated, forward, backward)
+                translated.forget()
+            except BaseException:
+                if translated.kept():
+                    again = " with --overwrite" if not overwrite and any(path.exists() for path in paths) else ""
+                    tell(f"what has been translated is in {folder / KEPT}: the same command{again} goes on from there")
+                raise
+            finally:
+                with contextlib.suppress(OSError):  # others have kept something there, or there is none
+                    (folder / KEPT).rmdir()
             return counts
     except BaseException:
-        for empty in (folder / KEPT, folder)[: 1 + made]:
-            with contextlib.suppress(OSError):  # it holds what goes on being used, or is not there
-                empty.rmdir()
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
 
 
@@ -173,15 +177,28 @@ def _digest(pair: Pair) -> bytes:
     return hashlib.blake2b("\n".join(pair).encode(), digest_size=16).digest()
 
 
-@dataclass(frozen=True)
 class _Translated:
     """The pairs of a corpus with one side translated. folder: where translations are kept until all are there."""
 
-    source: Path
-    target: Path
-    folder: Path
-    progress: Callable[[int, int], None]
-    tell: Callable[[str], None]
+    def __init__(
+        self,
+        corpus: tuple[Path, Path],
+        folder: Path,
+        progress: Callable[[int, int], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.source, self.target = corpus
+        self.folder, self.progress, self.tell = folder, progress, tell
+        self._files: list[Path] = []
+
+    def kept(self) -> list[Path]:
+        """The files of what has been translated now or was taken from an earlier start."""
+        return [path for path in self._files if path.exists()]
+
+    def forget(self) -> None:
+        """Removes these, and nothing that others have kept there."""
+        for path in self.kept():
+            path.unlink()
 
     def pairs(
         self, whole: bytes, forward: Iterable[Teacher], backward: Iterable[Teacher], counts: Counts
@@ -190,14 +207,17 @@ class _Translated:
         for side, teachers in enumerate((forward, backward)):
             for teacher in teachers:
                 key = hashlib.blake2b(b"%d %b %b" % (side, whole, teacher.key.encode()), digest_size=16).hexdigest()
-                yield from self._by(teacher, side, whole, self.folder / f"{key}.jsonl", counts)
+                self._files.append(self.folder / f"{key}.jsonl")
+                kept = Kept(self._files[-1], teacher.name, self.tell)
+                yield from self._by(teacher, side, whole, kept, counts)
 
-    def _by(self, teacher: Teacher, side: int, whole: bytes, kept: Path, counts: Counts) -> Iterator[Pair]:
+    def _by(self, teacher: Teacher, side: int, whole: bytes, kept: Kept, counts: Counts) -> Iterator[Pair]:
         found, read = 0, hashlib.blake2b()
         corpus = (pair for pair in aligned_files(self.source, self.target) if all(text.strip() for text in pair))
         pairs, given = itertools.tee(corpus)  # a translator reads some thousand lines ahead
         lines = (pair[side] for pair in given)
-        for some, pair in zip(self._asked(teacher, lines, kept, counts.corpus), pairs, strict=True):
+        translations = kept.translations(lines, counts.corpus, lambda rest: teacher.load()(rest))
+        for some, pair in zip(translations, pairs, strict=True):
             found += 1
             read.update(_digest(pair))
             self.progress(found, counts.corpus)
@@ -207,61 +227,7 @@ class _Translated:
                 else:
                     yield (pair[0], translation) if side == 0 else (translation, pair[1])
         if read.digest() != whole:
-            kept.unlink(missing_ok=True)  # of no more use
             raise UserError(
                 f"{self.source}, {self.target}: changed while they were translated (there were {counts.corpus:,} "
                 f"pairs, now {found:,}); they are read once for each model and must stay as they are"
             )
-
-    def _asked(self, teacher: Teacher, lines: Iterator[str], kept: Path, total: int) -> Iterator[Sequence[str | None]]:
-        """The translations of each line: those that are kept, then those that the model makes, which are added."""
-        size = number = 0
-        for of, before, length in _whole_lines(kept):
-            line = next(lines, None)
-            if line is None:
-                return
-            if of != _line_digest(line):  # the corpus changed, and changed back after a stop
-                lines = itertools.chain([line], lines)
-                break
-            size, number = size + length, number + 1
-            yield before
-        if number:
-            self.tell(f"{teacher.name}: {number:,} lines were translated before")
-        if number == total:
-            yield from ([] for _ in lines)  # none, unless the corpus has grown, which is then told
-            return
-        lines, given = itertools.tee(lines)
-        with contextlib.ExitStack() as opened:
-            file = None
-            for some, line in zip(teacher.load()(given), lines, strict=True):
-                with naming(kept):
-                    file = file or opened.enter_context(_to_go_on(kept, size))
-                    file.write(json.dumps([_line_digest(line), list(some)]).encode() + b"\n")
-                yield some
-
-
-def _line_digest(line: str) -> str:
-    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
-
-
-def _whole_lines(kept: Path) -> Iterator[tuple[str, list[str | None], int]]:
-    """What lines were translated, their translations, and how many bytes it takes, up to what is torn by a kill."""
-    if not kept.exists():
-        return
-    with open_regular(kept) as file:
-        for line in file:
-            try:
-                of, some = _KEPT_LINE.validate_json(line)
-            except ValueError:
-                return
-            if not line.endswith(b"\n"):
-                return
-            yield of, some, len(line)
-
-
-def _to_go_on(kept: Path, size: int) -> BinaryIO:
-    """A file to be written after `size` bytes, at once: what has been translated outlasts a kill."""
-    kept.parent.mkdir(exist_ok=True)
-    file = kept.open("ab", buffering=0)
-    file.truncate(size)
-    return file

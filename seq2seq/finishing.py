@@ -57,7 +57,8 @@ def model_stands(config: Config, run: Run) -> bool:
 def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | None:
     """What there is of a run that is to be resumed and has nothing left to do; None where it has.
 
-    Its tokenizer is written anew where it is damaged. Raises RunError where nothing but a damaged model is left.
+    Its tokenizer is written anew where it is damaged. Raises RunError where nothing but a damaged model is left, and
+    RunError or DataError where the corpus does not give the tokenizer.
     """
     if (run.path / MODEL).exists() and run.latest_checkpoint() is None:
         if not run.sound() or sound_tokenizer(run) is not None:

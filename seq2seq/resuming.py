@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from seq2seq.config import DATA_PATHS, Config, DataConfig
 from seq2seq.files import RunError
@@ -31,21 +31,12 @@ HASHED = {
 }  # fmt: skip
 
 
-# The options that name a corpus which has moved. Others: --set data.FIELD=FILE.
-OPTIONS = {
-    "train_source": "--source", "train_target": "--target", "valid_source": "--valid-source",
-    "valid_target": "--valid-target",
-}  # fmt: skip
-
-
 def check_files(data: DataConfig) -> None:
-    """Raises DataError, naming the option that helps, where a file that a run began with is no longer there."""
+    """Raises DataError, naming what helps, where a file that a run began with is no longer there."""
     for name in DATA_PATHS:
         path = getattr(data, name)
-        if path and not Path(path).exists():
-            option = OPTIONS.get(name)
-            there = f"{option} FILE" if option else f"--set data.{name}=FILE"
-            raise DataError(f"{path}: no such file (data.{name}); where it has moved, say so with --resume {there}")
+        if path and not os.path.exists(path):
+            raise DataError(f"{path}: no such file; where it has moved, add --set data.{name}=FILE")
 
 
 def check_changes(old: Config, new: Config) -> None:

@@ -832,14 +832,29 @@ def test_the_corpus_of_a_run_may_be_named_where_it_is_now(in_corpus: Cli, tiny_r
     names = {"source": "train.en", "target": "train.de", "valid-source": "valid.en", "valid-target": "valid.de"}
     files = [part for option, name in names.items() for part in (f"--{option}", str(tmp_path / "moved" / name))]
     more = ["--run-dir", tmp_path / "run", "--resume", "--set", "training.max_steps=103"]
-    before = tree(tmp_path / "run")
-    gone = ("--valid-source", tmp_path / "moved" / "gone.en")
-    one_line(in_corpus(*more, *files, *gone), 1, "gone.en: no such file (data.valid_source)", "--valid-source FILE")
-    assert tree(tmp_path / "run") == before
     result = in_corpus(*more, *files)
     assert result.code == 0, result.err
     assert Run(tmp_path / "run").info()["training"]["steps"] == 103
     assert Run(tmp_path / "run").config().data.train_source == str(tmp_path / "moved" / "train.en")
+
+
+def test_what_is_said_of_a_file_that_has_moved_helps(in_corpus: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    shutil.copytree(tiny_run.corpus, tmp_path / "moved", ignore=shutil.ignore_patterns("runs"))
+    more = ["--run-dir", tmp_path / "run", "--resume", "--set", "training.max_steps=103"]
+    for name in ("train.en", "train.de", "valid.en", "valid.de"):
+        more += ["--set", f"data.{name[:5]}_{'source' if name.endswith('en') else 'target'}={tmp_path / 'gone' / name}"]
+    before = tree(tmp_path / "run")
+    for field, name in (("train_source", "train.en"), ("train_target", "train.de"), ("valid_source", "valid.en")):
+        result = in_corpus(*more)
+        one_line(result, 1, f"{name}: no such file", f"add --set data.{field}=FILE")
+        assert tree(tmp_path / "run") == before
+        option = re.search(r"add --set (\S+)FILE", result.err)
+        assert option is not None
+        more += ["--set", f"{option[1]}{tmp_path / 'moved' / name}"]
+    result = in_corpus(*more, "--set", f"data.valid_target={tmp_path / 'moved' / 'valid.de'}")
+    assert result.code == 0, result.err
+    assert Run(tmp_path / "run").info()["training"]["steps"] == 103
 
 
 def test_the_same_command_with_resume_begins_what_has_not_begun(in_corpus: Cli, tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
+import re
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seq2seq import keeping
 from seq2seq.commands import diversifying as commands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.diversifying import KEPT, Counts, Teacher, diversify, output_paths
 from seq2seq.errors import OptionError, UserError
+from seq2seq.run import Run
 from seq2seq.text.errors import DataError
 
 texts = st.lists(st.tuples(*2 * [st.text("ab \u0301ß", max_size=4)]), min_size=1, max_size=12)
@@ -132,7 +138,10 @@ def test_what_was_translated_while_the_corpus_was_another_is_not_taken(tmp_path:
     assert read(tmp_path / "out")[3:] == [("a", "A"), ("c", "C"), ("e", "E")]
 
 
-@pytest.mark.parametrize("torn", [b"", b'["Q', b'["Q", [1]]\n', b"[1]\n", b'{"Q": 1}\n', b"\xff\n"])
+UNENDED = json.dumps([keeping.digest("d"), ["torn"]]).encode()
+
+
+@pytest.mark.parametrize("torn", [b"", UNENDED, b'["Q', b'["Q", [1]]\n', b"[1]\n", b'{"Q": 1}\n', b"\xff\n"])
 def test_one_that_is_stopped_goes_on_where_it_was(tmp_path: Path, torn: bytes) -> None:
     corpus = write(tmp_path / "in", [(text, text * 2) for text in "abcde"])
     diversify(*corpus, tmp_path / "whole", forward=[teacher(str.upper)], backward=[teacher(str.title)])
@@ -146,7 +155,7 @@ def test_one_that_is_stopped_goes_on_where_it_was(tmp_path: Path, torn: bytes) -
     first, second, third = (Stopping(str.upper, lines) for lines in (3, 2, 0))
     with pytest.raises(KeyboardInterrupt):
         start(first, str.title)
-    assert told == [] and [path.name for path in out.iterdir()] == [KEPT]
+    assert len(told) == 1 and [path.name for path in out.iterdir()] == [KEPT]
     (kept,) = (out / KEPT).iterdir()
     with kept.open("ab") as file:
         file.write(torn)
@@ -156,7 +165,8 @@ def test_one_that_is_stopped_goes_on_where_it_was(tmp_path: Path, torn: bytes) -
     last = Stopping(str.title, 1)
     start(third, last)
     assert (third.asked, last.asked) == ([], ["ee"])
-    assert told == [f"a teacher: {number} lines were translated before" for number in (3, 5, 4)]
+    before = [line for line in told if line.startswith("a teacher: ")]
+    assert [re.findall(r"before: (\d+);", line) for line in before] == [["3"], ["5"], ["4"]]
     assert read(out) == read(tmp_path / "whole") and not (out / KEPT).exists()
 
 
@@ -171,25 +181,92 @@ def test_what_is_kept_is_of_the_same_model_direction_and_corpus(tmp_path: Path, 
     teachers = [teacher(other, key="2" if changed == "model" else "1")], []
     forward, backward = reversed(teachers) if changed == "direction" else teachers
     diversify(*corpus, tmp_path / "out", forward=forward, backward=backward)
-    assert len(other.asked) == 2 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "train.de", "train.en"
-    ]  # fmt: skip
+    assert len(other.asked) == 2 and len(read(tmp_path / "out")) == 4
 
 
-def test_a_full_disk_is_told_of_and_what_is_kept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = write(tmp_path / "in", [("a", "b"), ("c", "d")])
-    asked = Stopping(str.upper, 2)
+@pytest.mark.parametrize("written", [0, 5])
+def test_a_full_disk_is_told_of_and_what_was_kept_before_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    corpus = write(tmp_path / "in", [("a", "b"), ("c", "d"), ("e", "f")])
+    asked, told, appended = Stopping(str.upper, 3), list[str](), list[bytes]()
+    append = keeping._append
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file = file
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"\.jsonl: .*[Nn]o space left"):
-        patch.setattr("seq2seq.diversifying._to_go_on", full)
-        diversify(*corpus, tmp_path / "out", forward=[teacher(asked, key="1")], backward=[])
-    assert not (tmp_path / "out").exists()
-    asked.left = 2
+        def write(self, content: bytes) -> int:
+            appended.append(content)
+            if len(appended) < 3:
+                return int(self.file.write(content))
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(self.file.write(content[:written]))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"\.jsonl: no space left to write it"):
+        patch.setattr(keeping, "_append", lambda file, content: append(Full(file), content))
+        diversify(*corpus, tmp_path / "out", forward=[teacher(asked, key="1")], backward=[], tell=told.append)
+    assert told == [f"what has been translated is in {tmp_path / 'out' / KEPT}: the same command goes on from there"]
+    asked.left = 1
     diversify(*corpus, tmp_path / "out", forward=[teacher(asked, key="1")], backward=[])
-    assert asked.asked == ["a", "a", "c"]
+    assert asked.asked == ["a", "c", "e", "e"]
+    assert read(tmp_path / "out")[3:] == [("a", "A"), ("c", "C"), ("e", "E")]
+
+
+def test_each_line_is_kept_before_the_next_is_asked_for(tmp_path: Path) -> None:
+    """A kill leaves no time to write what is in a buffer."""
+    corpus, lines = write(tmp_path / "in", [("a", "b"), ("c", "d"), ("e", "f")]), list[int]()
+
+    def look(line: str) -> str:
+        lines.append(sum(path.read_bytes().count(b"\n") for path in (tmp_path / "out" / KEPT).iterdir()))
+        return line.upper()
+
+    diversify(*corpus, tmp_path / "out", forward=[teacher(look)], backward=[])
+    assert lines == [0, 1, 2]
+
+
+def test_what_another_has_kept_there_stays(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+    with pytest.raises(KeyboardInterrupt):
+        diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str.upper, 1), key="1")], backward=[])
+    diversify(*corpus, tmp_path / "out", forward=[teacher(str.title, key="2")], backward=[])
+    last = Stopping(str.upper, 1)
+    diversify(*corpus, tmp_path / "out", forward=[teacher(last, key="1")], backward=[], overwrite=True)
+    assert last.asked == ["c"] and not (tmp_path / "out" / KEPT).exists()
+
+
+def test_a_stop_between_the_two_files_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, told, replace = write(tmp_path / "in", [("a", "b")]), list[str](), os.replace
+
+    def stop_after_one(old: Path, new: Path) -> None:
+        replace(old, new)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stop_after_one)
+        diversify(*corpus, tmp_path / "out", forward=[teacher(str.upper, key="1")], backward=[], tell=told.append)
+    assert told[-1].endswith("the same command with --overwrite goes on from there")
+    diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str, 0), key="1")], backward=[], overwrite=True)
+    assert read(tmp_path / "out") == [("a", "b"), ("a", "A")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links as POSIX has them")
+def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:
+    corpus, other = write(tmp_path / "in", [("a", "b"), ("c", "d")]), tmp_path / "other"
+    with pytest.raises(KeyboardInterrupt):
+        diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str.upper, 1), key="1")], backward=[])
+    (kept,) = (tmp_path / "out" / KEPT).iterdir()
+    kept.unlink()
+    other.write_text("mine", encoding="utf-8")
+    kept.symlink_to(other)
+    with pytest.raises(UserError, match="a link that leads out of the folder"):
+        diversify(*corpus, tmp_path / "out", forward=[teacher(str.upper, key="1")], backward=[])
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(UserError, match=rf"{kept.name}: is a folder, not a file"):
+        diversify(*corpus, tmp_path / "out", forward=[teacher(str.upper, key="1")], backward=[])
+    assert other.read_text(encoding="utf-8") == "mine"
 
 
 def test_the_corpus_itself_is_never_written_over(tmp_path: Path) -> None:
@@ -239,7 +316,7 @@ def test_a_corpus_of_as_many_other_pairs_is_an_error_and_no_line_gets_the_transl
 
     with pytest.raises(UserError, match="changed while they were translated"):
         diversify(source, target, tmp_path / "out", forward=[Teacher("", "", load)], backward=[])
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [KEPT]
 
 
 def test_lines_that_are_appended_while_a_model_translates_are_an_error(tmp_path: Path) -> None:
@@ -321,15 +398,55 @@ def test_the_command_goes_on_where_it_was_stopped(
         patch.setattr(commands, "_translates", stopping)
         stopped = run("out")
     assert stopped.code == 130
-    assert f"is kept in {tmp_path / 'out' / KEPT}; the same command goes on from there\n" in stopped.err
+    assert f"is in {tmp_path / 'out' / KEPT}: the same command goes on from there\n" in stopped.err
     done = run("out")
-    assert done.code == 0 and f"{tiny_run.path}: 2 lines were translated before\n" in done.err
+    assert done.code == 0 and f"{tiny_run.path}: lines translated before: 2; " in done.err
     at_once = run("whole")
     assert done.out == at_once.out and read(tmp_path / "out") == read(tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(commands, "_translates", stopping)
         assert run("other").code == 130
     assert "translated before" not in run("other", "--beam-size", "2").err
+
+
+def test_translations_are_known_by_all_that_they_depend_on(tiny_run: Any, tmp_path: Path) -> None:
+    def changed(name: str, change: Callable[[Path], object]) -> Run:
+        shutil.copytree(tiny_run.path, tmp_path / name)
+        change(tmp_path / name)
+        return Run(tmp_path / name)
+
+    def weights(path: Path) -> None:
+        content = bytearray((path / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (path / "model.safetensors").write_bytes(content)
+
+    def configuration(old: str, new: str) -> Callable[[Path], None]:
+        def change(path: Path) -> None:
+            text = (path / "config.toml").read_text(encoding="utf-8")
+            assert text.count(old) == 1
+            (path / "config.toml").write_text(text.replace(old, new), encoding="utf-8")
+
+        return change
+
+    def tokenizer(path: Path) -> None:
+        with (path / "tokenizer.model").open("ab") as file:
+            file.write(b"\x9a\x06\x00")  # a field that SentencePiece does not know
+
+    same, plain = changed("same", lambda path: None), Options(beam_size=2)
+    runs = [
+        Run(tiny_run.path), changed("weights", weights), changed("tokenizer", tokenizer),
+        changed("penalty", configuration("length_penalty = 0.6", "length_penalty = 0.7")),
+        changed("norm", configuration('norm = "post"', 'norm = "pre"')),
+    ]  # fmt: skip
+    keys = {commands._key(run, plain, "fp32") for run in runs}
+    at_half = commands._key(same, plain, "bf16")
+    keys |= {commands._key(same, options, "fp32") for options in (Options(beam_size=3), Options(beam_size=2, n_best=2))}
+    assert len({*keys, at_half}) == 8
+    assert commands._key(same, plain, "fp32") in keys
+    assert commands._key(same, plain, "auto") in {
+        commands._key(same, plain, "fp32"),
+        commands._key(same, plain, "bf16"),
+    }
 
 
 def test_only_whole_translations_are_used(tiny_run: Any) -> None:

@@ -22,7 +22,7 @@ ORDER: list[set[str]] = [
     {"config", "tensor_header", "atomic"},
     {"recipe", "runtime", "workers", "text", "model"},
     {"files"},
-    {"checkpoints", "resuming", "weights"},
+    {"checkpoints", "resuming", "weights", "keeping"},
     {"run"},
     {"training", "decoding", "finetuning"},
     {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight", "preparing"},

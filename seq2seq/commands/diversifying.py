@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from seq2seq.decoding.translator import Translator
     from seq2seq.diversifying import Teacher, Translates
     from seq2seq.run import Run
+    from seq2seq.runtime import Precision
 
 SAMPLE, FAMILIAR = 1000, 0.5  # lines of the corpus that are looked up in what a model was trained on; the least share
 
@@ -62,7 +63,7 @@ def diversify(
         raise OptionError("a run is named twice with --forward and --backward: name each once")
     precision_name = parse_precision(precision)
     from seq2seq.decoding.options import Options, check_options
-    from seq2seq.diversifying import KEPT, Teacher, diversify, output_paths
+    from seq2seq.diversifying import diversify, output_paths
     from seq2seq.run import Run
 
     output_paths(source, target, output)
@@ -75,24 +76,15 @@ def diversify(
         for path in paths or ():
             _see_whether_it_knows(runs[path], text, way)
 
-    def teacher(path: Path) -> Teacher:
-        def load() -> Translates:
-            tell(f"translating with {path}")
-            return _translates(load_translator([runs[path]], precision_name, threads), options)
-
-        return Teacher(str(path), _key(runs[path], options, precision_name), load)
-
-    one_way, other_way = ([teacher(path) for path in paths or ()] for paths in (forward, backward))
+    one_way, other_way = (
+        [_teacher(runs[path], options, precision_name, threads) for path in paths or ()]
+        for paths in (forward, backward)
+    )
     with _progress() as progress:
-        try:
-            counts = diversify(
-                source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress,
-                tell=tell,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            if (output / KEPT).exists():
-                tell(f"what has been translated is kept in {output / KEPT}; the same command goes on from there")
-            raise
+        counts = diversify(
+            source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress,
+            tell=tell,
+        )  # fmt: skip
     warn.close()
     if not counts.added:
         tell("nothing was added: see whether the models have been trained enough, and go the right way")
@@ -118,16 +110,28 @@ def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
         )
 
 
-def _key(run: Run, options: Options, precision: str) -> str:
-    """Of all that the translations of a run depend on beside what is translated."""
+def _teacher(run: Run, options: Options, precision: Precision, threads: int) -> Teacher:
+    from seq2seq.diversifying import Teacher
+
+    def load() -> Translates:
+        tell(f"translating with {run.path}")
+        return _translates(load_translator([run], precision, threads), options)
+
+    return Teacher(str(run.path), _key(run, options, precision), load)
+
+
+def _key(run: Run, options: Options, precision: Precision) -> str:
+    """Of what the translations of a run depend on beside the text, but for what only rounds differently."""
     from dataclasses import asdict
 
     from seq2seq import __version__
     from seq2seq.checkpoints import MODEL
     from seq2seq.files import file_hash
+    from seq2seq.runtime import choose_device, choose_precision
 
-    config = run.config()
-    parts = [__version__, file_hash(run.path / MODEL), run.tokenizer().content_hash(), precision, asdict(options)]
+    config, device = run.config(), choose_device("auto")
+    arithmetic = f"{device.type} {choose_precision(precision, device)}"
+    parts = [__version__, file_hash(run.path / MODEL), run.tokenizer().content_hash(), arithmetic, asdict(options)]
     return json.dumps([*parts, config.model.model_dump(), config.decoding.model_dump()])
 
 
