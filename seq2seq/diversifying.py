@@ -18,9 +18,10 @@ from typing import Protocol
 
 from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import locked, replacing
+from seq2seq.files import UnwrittenError, locked, replacing
 from seq2seq.keeping import Kept, Translations
 from seq2seq.text.reading import aligned_files
+from seq2seq.untrusted import check_links
 
 Pair = tuple[str, str]
 LOCK, KEPT = ".diversify.lock", ".translated"
@@ -109,6 +110,7 @@ def diversify(
     folder.mkdir(parents=True, exist_ok=True)
     translated = _Translated((source, target), folder / KEPT, progress, tell)
     try:
+        check_links(folder, [LOCK, KEPT])
         with locked(folder / LOCK, f"{folder}: another `diversify`{{holder}} writes there: name another folder"):
             for path in paths:
                 if path.exists() and not overwrite:
@@ -118,14 +120,16 @@ def diversify(
             try:
                 counts = _write(source, target, paths, translated, forward, backward)
                 translated.forget()
-            except BaseException:
-                if translated.kept():
+            except BaseException as error:
+                if translated.kept() and not (isinstance(error, UserError) and not isinstance(error, UnwrittenError)):
                     again = " with --overwrite" if not overwrite and any(path.exists() for path in paths) else ""
                     tell(f"what has been translated is in {folder / KEPT}: the same command{again} goes on from there")
                 raise
             finally:
                 with contextlib.suppress(OSError):  # others have kept something there, or there is none
                     (folder / KEPT).rmdir()
+            if (folder / KEPT).exists():
+                tell(f"{folder / KEPT} has what other commands translated; remove it where none is to go on")
             return counts
     except BaseException:
         if made:
@@ -189,16 +193,16 @@ class _Translated:
     ) -> None:
         self.source, self.target = corpus
         self.folder, self.progress, self.tell = folder, progress, tell
-        self._files: list[Path] = []
+        self._files: list[Path] = []  # of one path twice where two models are the same
 
-    def kept(self) -> list[Path]:
-        """The files of what has been translated now or was taken from an earlier start."""
-        return [path for path in self._files if path.exists()]
+    def kept(self) -> bool:
+        """Whether something has been translated now or was taken from an earlier start."""
+        return any(path.exists() for path in self._files)
 
     def forget(self) -> None:
-        """Removes these, and nothing that others have kept there."""
-        for path in self.kept():
-            path.unlink()
+        """Removes it, and nothing that others have kept there."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
 
     def pairs(
         self, whole: bytes, forward: Iterable[Teacher], backward: Iterable[Teacher], counts: Counts
@@ -208,13 +212,31 @@ class _Translated:
             for teacher in teachers:
                 key = hashlib.blake2b(b"%d %b %b" % (side, whole, teacher.key.encode()), digest_size=16).hexdigest()
                 self._files.append(self.folder / f"{key}.jsonl")
+                if self._files[-1].exists() and (now := self._hash()) != (whole, counts.corpus):
+                    raise self._changed(counts.corpus, now[1])
                 kept = Kept(self._files[-1], teacher.name, self.tell)
                 yield from self._by(teacher, side, whole, kept, counts)
 
+    def _corpus(self) -> Iterator[Pair]:
+        return (pair for pair in aligned_files(self.source, self.target) if all(text.strip() for text in pair))
+
+    def _hash(self) -> tuple[bytes, int]:
+        """Of all pairs, and how many there are."""
+        read, found = hashlib.blake2b(), 0
+        for pair in self._corpus():
+            read.update(_digest(pair))
+            found += 1
+        return read.digest(), found
+
+    def _changed(self, before: int, now: int) -> UserError:
+        return UserError(
+            f"{self.source}, {self.target}: changed while they were translated (there were {before:,} pairs, now "
+            f"{now:,}); they are read once for each model and must stay as they are"
+        )
+
     def _by(self, teacher: Teacher, side: int, whole: bytes, kept: Kept, counts: Counts) -> Iterator[Pair]:
         found, read = 0, hashlib.blake2b()
-        corpus = (pair for pair in aligned_files(self.source, self.target) if all(text.strip() for text in pair))
-        pairs, given = itertools.tee(corpus)  # a translator reads some thousand lines ahead
+        pairs, given = itertools.tee(self._corpus())  # a translator reads some thousand lines ahead
         lines = (pair[side] for pair in given)
         translations = kept.translations(lines, counts.corpus, lambda rest: teacher.load()(rest))
         for some, pair in zip(translations, pairs, strict=True):
@@ -227,7 +249,4 @@ class _Translated:
                 else:
                     yield (pair[0], translation) if side == 0 else (translation, pair[1])
         if read.digest() != whole:
-            raise UserError(
-                f"{self.source}, {self.target}: changed while they were translated (there were {counts.corpus:,} "
-                f"pairs, now {found:,}); they are read once for each model and must stay as they are"
-            )
+            raise self._changed(counts.corpus, found)

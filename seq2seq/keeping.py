@@ -38,7 +38,7 @@ class Kept:
 
         total: of how many lines they are whole. Raises UserError where the file cannot be read or written.
         """
-        check_links(self.path.parent.parent, [self.path.parent.name, f"{self.path.parent.name}/{self.path.name}"])
+        check_links(self.path.parent, [self.path.name])
         size = number = 0
         for of, before, length in self._read():
             line = next(lines, None)
@@ -50,7 +50,8 @@ class Kept:
             size, number = size + length, number + 1
             yield before
         if number:
-            self.tell(f"{self.name}: lines translated before: {number:,}; those told of below are counted from there")
+            told = "; those told of below are counted from there" if number < total else ""
+            self.tell(f"{self.name}: lines translated before: {number:,}{told}")
         if number == total:
             yield from ([] for _ in lines)  # none, unless there are more now, which is then found out
             return

@@ -35,8 +35,15 @@ def check_files(data: DataConfig) -> None:
     """Raises DataError, naming what helps, where a file that a run began with is no longer there."""
     for name in DATA_PATHS:
         path = getattr(data, name)
-        if path and not os.path.exists(path):
-            raise DataError(f"{path}: no such file; where it has moved, add --set data.{name}=FILE")
+        try:
+            if path:
+                os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(
+                f"{path}: no such file; check the path, or, where it has moved, add --set data.{name}=FILE"
+            ) from None
+        except OSError:
+            continue  # there, but not to be read: reading it says why
 
 
 def check_changes(old: Config, new: Config) -> None:

@@ -21,7 +21,7 @@ from seq2seq import keeping
 from seq2seq.commands import diversifying as commands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
-from seq2seq.diversifying import KEPT, Counts, Teacher, diversify, output_paths
+from seq2seq.diversifying import KEPT, LOCK, Counts, Teacher, diversify, output_paths
 from seq2seq.errors import OptionError, UserError
 from seq2seq.run import Run
 from seq2seq.text.errors import DataError
@@ -166,17 +166,17 @@ def test_one_that_is_stopped_goes_on_where_it_was(tmp_path: Path, torn: bytes) -
     start(third, last)
     assert (third.asked, last.asked) == ([], ["ee"])
     before = [line for line in told if line.startswith("a teacher: ")]
-    assert [re.findall(r"before: (\d+);", line) for line in before] == [["3"], ["5"], ["4"]]
+    assert [re.findall(r"before: (\d+)", line) for line in before] == [["3"], ["5"], ["4"]]
     assert read(out) == read(tmp_path / "whole") and not (out / KEPT).exists()
 
 
 @pytest.mark.parametrize("changed", ["model", "direction", "corpus"])
 def test_what_is_kept_is_of_the_same_model_direction_and_corpus(tmp_path: Path, changed: str) -> None:
-    corpus = write(tmp_path / "in", [("a", "b"), ("c", "d")])
+    corpus = write(tmp_path / "in", [("a", "a"), ("c", "c")])  # the lines are the same in both directions
     with pytest.raises(KeyboardInterrupt):
         diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str.upper, 1), key="1")], backward=[])
     if changed == "corpus":
-        write(tmp_path / "in", [("a", "b"), ("c", "e")])
+        write(tmp_path / "in", [("a", "a"), ("c", "e")])
     other = Stopping(str.title, 2)
     teachers = [teacher(other, key="2" if changed == "model" else "1")], []
     forward, backward = reversed(teachers) if changed == "direction" else teachers
@@ -236,6 +236,37 @@ def test_what_another_has_kept_there_stays(tmp_path: Path) -> None:
     assert last.asked == ["c"] and not (tmp_path / "out" / KEPT).exists()
 
 
+def test_of_two_models_that_are_the_same_the_second_adds_nothing(tmp_path: Path) -> None:
+    corpus, second = write(tmp_path / "in", [("a", "b"), ("c", "d")]), Stopping(str.upper, 0)
+    told: list[str] = []
+    forward = [teacher(str.upper, key="1"), teacher(second, key="1")]
+    counts = diversify(*corpus, tmp_path / "out", forward=forward, backward=[], tell=told.append)
+    assert (counts.added, counts.repeated, second.asked) == (2, 2, [])
+    assert told == ["a teacher: lines translated before: 2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.de", "train.en"]
+
+
+def test_a_corpus_that_changes_before_a_model_begins_costs_nothing_that_is_kept(tmp_path: Path) -> None:
+    pairs = [("a", "b"), ("c", "d"), ("e", "f")]
+    corpus, told = write(tmp_path / "in", pairs), list[str]()
+
+    def load() -> Any:
+        write(tmp_path / "in", [("other", "b"), *pairs[1:]])
+        return lambda lines: ([None] for _ in lines)
+
+    with pytest.raises(KeyboardInterrupt):
+        diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str.upper, 2), key="2")], backward=[])
+    forward = [Teacher("", "1", load), teacher(str.upper, key="2")]
+    with pytest.raises(UserError, match="changed while they were translated"):
+        diversify(*corpus, tmp_path / "out", forward=forward, backward=[], tell=told.append)
+    assert told == []
+    write(tmp_path / "in", pairs)
+    last = Stopping(str.upper, 1)
+    diversify(*corpus, tmp_path / "out", forward=[teacher(last, key="2")], backward=[], tell=told.append)
+    assert last.asked == ["e"]
+    assert told[-1] == f"{tmp_path / 'out' / KEPT} has what other commands translated; remove it where none is to go on"
+
+
 def test_a_stop_between_the_two_files_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, told, replace = write(tmp_path / "in", [("a", "b")]), list[str](), os.replace
 
@@ -252,7 +283,7 @@ def test_a_stop_between_the_two_files_says_how_to_go_on(tmp_path: Path, monkeypa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links as POSIX has them")
-def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     corpus, other = write(tmp_path / "in", [("a", "b"), ("c", "d")]), tmp_path / "other"
     with pytest.raises(KeyboardInterrupt):
         diversify(*corpus, tmp_path / "out", forward=[teacher(Stopping(str.upper, 1), key="1")], backward=[])
@@ -266,6 +297,13 @@ def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:
     kept.mkdir()
     with pytest.raises(UserError, match=rf"{kept.name}: is a folder, not a file"):
         diversify(*corpus, tmp_path / "out", forward=[teacher(str.upper, key="1")], backward=[])
+    assert other.read_text(encoding="utf-8") == "mine"
+    shutil.rmtree(tmp_path / "out" / KEPT)
+    for name in (KEPT, LOCK):
+        (tmp_path / "out" / name).symlink_to(other)
+        with pytest.raises(UserError, match=rf"{name}: a link that leads out of the folder"):
+            diversify(*corpus, tmp_path / "out", forward=[teacher(str.upper, key="1")], backward=[])
+        (tmp_path / "out" / name).unlink()
     assert other.read_text(encoding="utf-8") == "mine"
 
 
@@ -409,7 +447,9 @@ def test_the_command_goes_on_where_it_was_stopped(
     assert "translated before" not in run("other", "--beam-size", "2").err
 
 
-def test_translations_are_known_by_all_that_they_depend_on(tiny_run: Any, tmp_path: Path) -> None:
+def test_translations_are_known_by_all_that_they_depend_on(
+    tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def changed(name: str, change: Callable[[Path], object]) -> Run:
         shutil.copytree(tiny_run.path, tmp_path / name)
         change(tmp_path / name)

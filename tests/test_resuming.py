@@ -56,3 +56,11 @@ def test_a_file_that_is_no_longer_there_is_told_with_the_option_that_helps(tmp_p
     gone = data.model_copy(update={name: str(tmp_path / "gone")})
     with pytest.raises(DataError, match=rf"gone: no such file; .* --set data\.{name}=FILE$"):
         check_files(gone)
+
+
+def test_a_file_that_is_there_and_cannot_be_reached_is_left_to_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("seq2seq.resuming.os.stat", refuse)
+    check_files(DataConfig().model_copy(update={"train_source": "locked/train.en"}))
