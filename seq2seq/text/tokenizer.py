@@ -23,6 +23,7 @@ SHARED_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.model", "source.model", "targ
 MAX_MODEL_BYTES = 64 << 20  # a SentencePiece model of a million pieces stays below this
 MAX_LEARNING_LINE_BYTES = 4192  # SentencePiece's own default: longer lines are skipped while learning
 # SentencePiece's own default, on every machine: sums over threads, and with them the pieces, depend on their number.
+FEW_LINES = 64  # for a list SentencePiece begins threads, and waits for them where other work has the cores
 LEARNING_THREADS = 16
 
 
@@ -107,7 +108,9 @@ class Tokenizer:
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Target text of each list of ids; special ids vanish, unknown pieces become SentencePiece's mark."""
         clean = [[int(i) for i in sequence if i not in (PAD, BOS, EOS)] for sequence in ids]
-        return [str(text) for text in self.target.decode(clean)] if clean else []
+        if len(clean) < FEW_LINES:
+            return [str(self.target.decode(sequence)) for sequence in clean]
+        return [str(text) for text in self.target.decode(clean)]
 
     def says_nothing(self, ids: Sequence[int]) -> bool:
         """Whether a source sentence, which is not empty, has unknown characters and spaces only."""
@@ -154,7 +157,9 @@ def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcesso
 def _encode(processor: sentencepiece.SentencePieceProcessor, lines: list[str]) -> list[list[int]]:
     # A lone surrogate cannot be UTF-8; it can only come from a JSON escape, and is unknown text.
     clean = [line if line.isascii() else line.encode("utf-8", "replace").decode("utf-8") for line in lines]
-    encoded: list[list[int]] = processor.encode(clean) if clean else []
+    if len(clean) < FEW_LINES:
+        return [processor.encode(line) for line in clean]
+    encoded: list[list[int]] = processor.encode(clean)
     return encoded
 
 
