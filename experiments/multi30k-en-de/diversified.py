@@ -1,6 +1,6 @@
 """The best recipe: a wider model that learns from the corpus and from what other models make of it.
 
-    python experiments/multi30k-en-de/diversified.py [--only lowercase|raw] [--seeds 1 2 3] [--teachers three]
+    python experiments/multi30k-en-de/diversified.py [--only lowercase|raw] [--seeds 1 2 3] [--teachers three|two]
 
 Trains six teachers on the corpus alone, has them translate it (`seq2seq diversify`), trains the students on it all, one
 a seed, and measures each on the test sets as run.py does, with the paper's own search (beam 4, alpha 0.6). Trainings
@@ -8,7 +8,8 @@ and translations that are in `--folder` already are not done again; a training t
 but the 29,000 pairs is used.
 
 `--teachers three` is the same in less than half the time: two forward teachers and a backward one, all of preset
-`quick`, and students of `tiny`'s size.
+`quick`, and students of `tiny`'s size. `--teachers two` is a forward and a backward one, two translations of each, and
+wide students with BPE-dropout of the source.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ from seq2seq.text.download import ensure_downloads
 
 TEACHERS_SEARCH = ("--beam-size", "5", "--length-penalty", "1.8")
 SEARCH = ("--beam-size", "4", "--length-penalty", "0.6")
+STUDENTS = {  # preset and settings
+    "six": ("small", "training.max_steps=5000"),
+    "three": ("quick", "training.max_steps=6500", "training.batch_tokens=4096"),
+    "two": ("small", "training.max_steps=3800", "tokenizer.sample_source=0.1"),
+}
+FOLDERS = {"six": "best", "three": "three", "two": "two"}
+LABELS = {"six": "diversified, small", "three": "diversified", "two": "diversified by two, small, BPE-dropout"}
 
 
 class Experiment:
@@ -68,16 +76,21 @@ class Experiment:
             seq2seq("train", str(self.recipe.config), *corpus, *begin, "--run-dir", str(run), *resume, *options)
         return run
 
-    def diversify(self, forward: list[Path], backward: list[Path]) -> list[str]:
-        """The corpus and what the runs make of it."""
+    def diversify(self, forward: list[Path], backward: list[Path], n_best: int) -> list[str]:
+        """The corpus and what the runs make of it, `n_best` translations of a line each."""
         output = self.folder / "diversified"
         corpus = self.files("en", "de", output, gzipped=False)
         if not all(Path(file).exists() for file in (corpus[1], corpus[3])):
             runs = [("--forward", run) for run in forward] + [("--backward", run) for run in backward]
             named = [part for option, run in runs for part in (option, str(run))]
             original = self.files("en", "de")[:4]
-            seq2seq("diversify", *original, *named, "--output", str(output), "--overwrite", *TEACHERS_SEARCH)
+            options = ["--output", str(output), "--overwrite", *TEACHERS_SEARCH, "--n-best", str(n_best)]
+            seq2seq("diversify", *original, *named, *options)
         return corpus
+
+    def two_teachers(self) -> tuple[list[Path], list[Path]]:
+        """One that translates forward, and one that translates backward, of preset `quick`."""
+        return [self.train("quick", self.files("en", "de"), "training.max_steps=5000")], [self.backward(5000)]
 
     def three_teachers(self) -> tuple[list[Path], list[Path]]:
         """Two that translate forward, and one that translates backward, of preset `quick`."""
@@ -100,8 +113,8 @@ class Experiment:
         tuned = self.train("tuned", corpus, slower, "training.max_steps=2500", initial=both)
         return [wide, quick, tiny, tuned], [self.backward(), both]
 
-    def backward(self) -> Path:
-        return self.train("back", self.files("de", "en"), "training.seed=13", "training.max_steps=5500")
+    def backward(self, steps: int = 5500) -> Path:
+        return self.train("back", self.files("de", "en"), "training.seed=13", f"training.max_steps={steps}")
 
     def measure(self, run: Path) -> None:
         """Adds the figures of a finished run to results.json."""
@@ -114,24 +127,23 @@ def main() -> None:
     parser.add_argument("--only", choices=("lowercase", "raw"), default="lowercase")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the students")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for every training")
-    parser.add_argument("--teachers", choices=("six", "three"), default="six")
-    parser.add_argument("--folder", type=Path, help="runs/m30k-best-VARIANT, m30k-three-VARIANT for three teachers")
+    parser.add_argument("--teachers", choices=tuple(STUDENTS), default="six")
+    parser.add_argument("--folder", type=Path, help="runs/m30k-best-VARIANT, m30k-three-VARIANT, m30k-two-VARIANT")
     parser.add_argument("--label", help="what the results are called, before the seed; needed with --set")
     arguments = parser.parse_args()
     if arguments.set and not arguments.label:
         parser.error("--set: other settings are another result: give it a --label")
-    three = arguments.teachers == "three"
-    folder = arguments.folder or Path("runs") / f"m30k-{'three' if three else 'best'}-{arguments.only}"
-    label = arguments.label or f"{arguments.only}, diversified{'' if three else ', small'}"
-    experiment = Experiment(arguments.only, folder, label, arguments.set)
+    teachers, variant = arguments.teachers, arguments.only
+    folder = arguments.folder or Path("runs") / f"m30k-{FOLDERS[teachers]}-{variant}"
+    label = arguments.label or f"{variant}, {LABELS[teachers]}"
+    experiment = Experiment(variant, folder, label, arguments.set)
     ensure_downloads(load_config(experiment.recipe.config).data.downloads, print)
 
-    more = experiment.diversify(*(experiment.three_teachers() if three else experiment.six_teachers()))
+    train = {"six": experiment.six_teachers, "three": experiment.three_teachers, "two": experiment.two_teachers}
+    more = experiment.diversify(*train[teachers](), n_best=2 if teachers == "two" else 1)
+    preset, *settings = STUDENTS[teachers]
     for seed in arguments.seeds:
-        settings = [f"training.seed={seed}", "training.max_steps=5000"]
-        if three:
-            settings[1:] = ["training.max_steps=6500", "training.batch_tokens=4096"]
-        student = experiment.train(f"student-{seed}", more, *settings, preset="quick" if three else "small")
+        student = experiment.train(f"student-{seed}", more, f"training.seed={seed}", *settings, preset=preset)
         experiment.measure(student)
 
 

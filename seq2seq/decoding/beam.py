@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from seq2seq.decoding import steps
 from seq2seq.decoding.constraints import Constraints
 from seq2seq.decoding.engine import scorer_for
 from seq2seq.decoding.hypotheses import Hypothesis as Hypothesis
@@ -45,13 +46,14 @@ def greedy_search(
 
     Arguments and errors as for `beam_search`. Returns one hypothesis a sentence.
     """
-    if constraints is not None:
+    scorer = _scorer(model)
+    if constraints is not None or steps.serves(scorer, 1):
         found = beam_search(
-            model, source, max_lengths, beam_size=1, length_penalty=length_penalty,
+            scorer, source, max_lengths, beam_size=1, length_penalty=length_penalty,
             length_normalization=length_normalization, constraints=constraints,
         )  # fmt: skip
         return [best for [best] in found]
-    return follow(model, source, max_lengths, most_probable, Penalty(length_penalty, length_normalization))
+    return follow(scorer, source, max_lengths, most_probable, Penalty(length_penalty, length_normalization))
 
 
 def follow(
@@ -168,8 +170,13 @@ def beam_search(
         return []
     scorer = _scorer(model)
     decoding = scorer.start(source)
-    search = _Beams(decoding, limits, beam_size, penalty, n_best, constraints)
+    search = Beams(decoding, limits, beam_size, penalty, n_best, constraints)
+    at_once = constraints is None and steps.serves(scorer, beam_size)
     while len(search.live):
+        if at_once:
+            steps.advance(search)
+            search.drop_done()
+            continue
         predictions = decoding.step(search.pieces.flatten())
         if constraints is None:
             search.advance(*predictions.best(beam_size))
@@ -188,7 +195,7 @@ def beam_search(
     return found
 
 
-class _Beams:
+class Beams:
     """The state of beam search over the sentences `live`, [B, w] an open hypothesis each."""
 
     def __init__(
@@ -270,17 +277,29 @@ class _Beams:
         keep: Tensor | None = None
         if _should_compact(num_active, len(self.live)):
             keep = active.nonzero().squeeze(1)
-            self.live, self.limits, self.limit_penalties = (
-                self.live[keep],
-                self.limits[keep],
-                self.limit_penalties[keep],
-            )
-            self.pieces, self.totals = self.pieces[keep], self.totals[keep]
-            self.places, rows = self.places[keep], rows[keep]
-            self.free, self.best = self.free[keep], self.best[keep]
+            self._keep(keep)
+            rows = rows[keep]
         if self.histories is not None:
             self.histories = torch.cat([self.histories[rows.flatten()], self.pieces.reshape(-1, 1)], dim=1)
         self.decoding.select(keep, rows.flatten())
+
+    def _keep(self, sentences: Tensor) -> None:
+        """Drops all sentences but these, indices into `live`."""
+        self.live, self.limits, self.limit_penalties = (
+            self.live[sentences], self.limits[sentences], self.limit_penalties[sentences],
+        )  # fmt: skip
+        self.pieces, self.totals, self.places = (
+            self.pieces[sentences], self.totals[sentences], self.places[sentences],
+        )  # fmt: skip
+        self.free, self.best = self.free[sentences], self.best[sentences]
+
+    def drop_done(self) -> None:
+        """Drops the sentences that are done, after steps that left them in."""
+        keep = (self.totals[:, 0] > -math.inf).nonzero().squeeze(1)
+        if len(keep) < len(self.live):
+            rows = torch.arange(self.pieces.numel()).view_as(self.pieces)[keep]
+            self._keep(keep)
+            self.decoding.select(keep, rows.flatten())
 
 
 def _scorer(model: Transformer | Scorer) -> Scorer:

@@ -70,7 +70,7 @@ class _Model(ctypes.Structure):
     ]  # fmt: skip
 
 
-class _History(ctypes.Structure):
+class History(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("steps", "counts", "ancestry")),
         ("stride", ctypes.c_int64),
@@ -78,7 +78,7 @@ class _History(ctypes.Structure):
     ]
 
 
-class _Memories(ctypes.Structure):
+class Memories(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("floats", "offsets", "lengths")),
         ("sentences", ctypes.c_int64),
@@ -221,20 +221,27 @@ class EngineDecoding:
         self.positions = engine.positions(engine.target_positions, min(FIRST_STEPS, engine.longest))
         self.order = torch.arange(self.rows, dtype=torch.int32)
 
+    def history(self) -> History:
+        """Of the steps there are and the one to come, as the kernels read it."""
+        tables = (self.steps, self.counts, self.ancestry)
+        return History(*(table.data_ptr() for table in tables), self.ancestry.shape[1], self.count + 1)
+
+    def memories(self, beams: int) -> Memories:
+        """Of the sentences, with so many rows each, as the kernels read it."""
+        parts = (self.memory, self.offsets, self.lengths)
+        return Memories(*(part.data_ptr() for part in parts), len(self.lengths), beams)
+
     def step(self, pieces: Tensor) -> Predictions:
         engine, rows, pieces = self.engine, len(pieces), pieces.to(torch.int64).contiguous()
         if rows != self.rows:
             raise ValueError(f"{rows} pieces for {self.rows} rows")
         native.check_ids(pieces, engine.target_vocab_size)
-        self._grow()
+        self.make_room()
         newest = torch.empty(engine.num_layers, rows, 2 * engine.heads * engine.size)
         self.kept.append(newest)
         self.steps[self.count], self.counts[self.count] = newest.data_ptr(), rows
         states = torch.empty(rows, engine.d_model)
-        tables = self.steps, self.counts, self.ancestry
-        past = _History(*(table.data_ptr() for table in tables), self.ancestry.shape[1], self.count + 1)
-        parts, sentences = (self.memory, self.offsets, self.lengths), len(self.lengths)
-        of = _Memories(*(part.data_ptr() for part in parts), sentences, rows // sentences)
+        past, of = self.history(), self.memories(rows // len(self.lengths))
         addresses = engine.address, ctypes.addressof(past), ctypes.addressof(of)
         native.run("decode_step", states, *addresses, self.positions[self.count], pieces)
         if len(self.order) < rows:
@@ -243,8 +250,16 @@ class EngineDecoding:
         self.count += 1
         return _Best(engine, states)
 
-    def _grow(self) -> None:
-        """Makes room for another step. Raises ValueError where the model has no position for it."""
+    def took(self, kept: Tensor, steps: int, rows: int) -> None:
+        """After steps that were made at once: the memory of their keys and values, and how many rows there are now."""
+        for step, count in enumerate(self.counts[self.count : self.count + steps].tolist()):
+            shape = self.engine.num_layers, count, 2 * self.engine.heads * self.engine.size
+            self.kept.append(kept[step, : math.prod(shape)].view(shape))
+        self.count, self.rows = self.count + steps, rows
+        self.ancestry = self.ancestry[:rows]
+
+    def make_room(self) -> None:
+        """For another step, at least. Raises ValueError where the model has no position for it."""
         if self.count >= len(self.positions):
             length = max(self.count + 1, min(2 * self.count, self.engine.longest))
             self.positions = self.engine.positions(self.engine.target_positions, length)
@@ -259,7 +274,7 @@ class EngineDecoding:
         if rows is not None:
             self.ancestry = self.ancestry.index_select(0, rows)
             self.rows = len(rows)
-            if int(self.counts[: self.count].sum()) > SPARE * self.rows * self.count:
+            if self.rows and int(self.counts[: self.count].sum()) > SPARE * self.rows * self.count:
                 self._gather()
 
     def _gather(self) -> None:

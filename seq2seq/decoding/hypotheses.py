@@ -63,22 +63,31 @@ class Trace:
 
     sentences: int
     beam_size: int
-    steps: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    length: int = 0
+    blocks: list[tuple[Tensor, ...]] = field(default_factory=list)  # of steps with the same sentences
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return self.length
 
     def add(self, live: Tensor, pieces: Tensor, parents: Tensor, log_probabilities: Tensor, finished: Tensor) -> None:
         """live [B], which sentences these are; the others [B, n]: n <= k places, parents are the previous step's."""
-        self.steps.append((live, pieces, parents, log_probabilities, finished))
+        self.add_steps(live, pieces[None], parents[None], log_probabilities[None], finished[None])
+
+    def add_steps(
+        self, live: Tensor, pieces: Tensor, parents: Tensor, log_probabilities: Tensor, finished: Tensor
+    ) -> None:
+        """The same for several steps at once: [steps, B, n]."""
+        self.blocks.append((live, pieces, parents, log_probabilities, finished))
+        self.length += len(pieces)
 
     def _dense(self, which: int) -> NDArray[np.generic]:
         """One of the tensors of all steps, as [steps, sentences, k]."""
-        first = self.steps[0][which]
-        dense = first.new_zeros(len(self), self.sentences, self.beam_size)
-        for step, record in enumerate(self.steps):
-            live, values = record[0], record[which]
-            dense[step, live, : values.shape[1]] = values
+        dense = self.blocks[0][which].new_zeros(len(self), self.sentences, self.beam_size)
+        start = 0
+        for block in self.blocks:
+            live, values = block[0], block[which]
+            dense[start : start + len(values), live, : values.shape[2]] = values
+            start += len(values)
         array: NDArray[np.generic] = dense.cpu().numpy()
         return array
 
@@ -87,7 +96,7 @@ class Trace:
 
         allow_none: a sentence may have no hypothesis.
         """
-        if not self.steps:
+        if not self.blocks:
             return []
         all_pieces, parents, all_logs, finished = (self._dense(which) for which in (1, 2, 3, 4))
         step, sentence, place = finished.nonzero()  # [F] each

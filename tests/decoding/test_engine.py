@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
+from seq2seq.decoding import steps
 from seq2seq.decoding.beam import beam_search, greedy_search
 from seq2seq.decoding.engine import PANEL, Engine, scorer_for
 from seq2seq.decoding.sampling import sample
@@ -70,13 +71,13 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def walk(scorer: Scorer, source: torch.Tensor, steps: int) -> list[torch.Tensor]:
+def walk(scorer: Scorer, source: torch.Tensor, number: int) -> list[torch.Tensor]:
     """Log-probabilities over some steps in which rows multiply, change places, and sentences leave."""
     decoding = scorer.start(source)
     generator = torch.Generator().manual_seed(1)
     sentences, beams, found = len(source), 1, []
     pieces = torch.full((sentences,), BOS)
-    for step in range(steps):
+    for step in range(number):
         found.append(decoding.step(pieces).all())
         keep = torch.arange(sentences)
         if step % 7 == 5 and sentences > 2:
@@ -148,6 +149,45 @@ def test_searches_find_the_same_with_it_and_without(beam_size: int, source: torc
     ):
         assert [h.pieces for h in ours] == [h.pieces for h in expected]
         assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    name=st.sampled_from(sorted(MODELS)),
+    limits=st.lists(st.one_of(st.integers(1, 9), st.integers(1, 79)), min_size=1, max_size=12),
+    beam_size=st.one_of(st.integers(1, 6), st.sampled_from([64, 65])),
+    data=st.data(),
+    half=st.booleans(),
+)
+def test_many_steps_at_once_find_what_single_steps_do(
+    name: str, limits: list[int], beam_size: int, data: st.DataObject, half: bool
+) -> None:
+    """To the bit, whatever leaves the batch in between, and whenever there is no more room."""
+    n_best, alpha = data.draw(st.integers(1, beam_size)), data.draw(st.sampled_from([0.0, 0.6, 2.0]))
+    model = build(name, dtype=torch.bfloat16 if half and native.has_half_products() else torch.float32)
+    model.output_weight[EOS] += data.draw(st.sampled_from([0.0, 0.3]))
+    generator = torch.Generator().manual_seed(len(limits))
+    source = torch.randint(4, VOCABULARY, (len(limits), 9), generator=generator)
+    source[:, -1] = EOS
+    asked = {"beam_size": beam_size, "n_best": n_best, "length_penalty": alpha}
+    floats = data.draw(st.sampled_from([1, steps.FLOATS]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "FLOATS", floats)
+        at_once = beam_search(Engine(model), source, limits, **asked)
+        patch.setattr(steps, "serves", lambda *_: False)
+        assert at_once == beam_search(Engine(model), source, limits, **asked)
+        if beam_size == 1:
+            assert [best for [best] in at_once] == greedy_search(Engine(model), source, limits, length_penalty=alpha)
+
+
+def test_equally_probable_continuations_go_by_place_and_piece_there_too(source: torch.Tensor) -> None:
+    model = build("untied")
+    model.output_weight.zero_()
+    asked = {"beam_size": 5, "n_best": 5, "length_penalty": 0.6}
+    with pytest.MonkeyPatch.context() as patch:
+        at_once = beam_search(Engine(model), source, [4] * len(source), **asked)
+        patch.setattr(steps, "serves", lambda *_: False)
+        assert at_once == beam_search(Engine(model), source, [4] * len(source), **asked)
 
 
 def test_ids_that_no_vocabulary_has_are_refused(source: torch.Tensor) -> None:

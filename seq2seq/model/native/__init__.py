@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seq2seq.errors import OptionError
 
-VERSION = 6  # of the functions' signatures, as kernels.c says it
+VERSION = 7  # of the functions' signatures, as kernels.c says it
 
 _enabled: ContextVar[bool] = ContextVar("native_kernels_enabled", default=True)
 
@@ -53,6 +53,7 @@ _DECODING: dict[str, tuple[type, ...]] = {
     "decode_step": (_POINTER,) * 6,
     "project_states": (*(_POINTER,) * 3, _LONG),
     "best_pieces": (*(_POINTER,) * 4, *(_LONG,) * 3),
+    "beam_steps": (*(_POINTER,) * 7, _LONG),
 }
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # By what `processor_level` in kernels.c gives: the name for people, and for SEQ2SEQ_KERNELS; and the library's file.

@@ -24,7 +24,7 @@
 #define SIMD PRAGMA(omp simd)
 #define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
 
-EXPORT int64_t kernels_version(void) { return 6; }
+EXPORT int64_t kernels_version(void) { return 7; }
 
 /* This file is compiled once for each generation of x86-64 processors (see setup.py); __init__.py takes the newest that
  * this processor has the instructions of: 2 AVX-512, 1 AVX2, 0 neither, or another architecture. */
