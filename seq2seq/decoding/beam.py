@@ -42,7 +42,7 @@ def greedy_search(
     length_normalization: Normalization = "wu",
     constraints: Constraints | None = None,
 ) -> list[Hypothesis]:
-    """The most probable piece at every step; equal to `beam_search` with one beam, but cheaper.
+    """The most probable piece at every step; equal to `beam_search` with one beam, and never dearer.
 
     Arguments and errors as for `beam_search`. Returns one hypothesis a sentence.
     """

@@ -1,6 +1,7 @@
 """The fast way to decode on a CPU: a model laid out for the compiled decoder (native/steps.inc).
 
-What `TransformerScorer` does in torch is done here with the same weights in two calls a step:
+What `TransformerScorer` does in torch is done here with the same weights in two calls a step (for beam search without
+constraints in one call for many, steps.py):
 
 - No padding: the encoder runs over packed sentences, and attention looks at what there is.
 - Weights are laid out once, for products of a few rows as well as of many. With precision bf16 they are rounded to
@@ -36,7 +37,7 @@ PANEL = 64  # outputs that the kernel computes at once, or a multiple of them: m
 BLOCK = 16  # floats that it handles at once
 FIRST_STEPS = 32  # that tables have room for at the beginning
 SPARE = 4  # times as many rows may be kept as are looked back on
-MANY = 64  # pieces that a kernel finds
+MANY = 64  # pieces that a kernel finds, and beams that it keeps: MOST_BEAMS in steps.inc
 
 
 def scorer_for(model: Transformer) -> Scorer:

@@ -36,7 +36,7 @@ class _Beams(ctypes.Structure):
                 "traced_pieces", "traced_parents", "traced_logs", "traced_finished",
             )
         ),
-        *((name, ctypes.c_int64) for name in ("sentences", "width", "k", "n_best", "end", "done", "active")),
+        *((name, ctypes.c_int64) for name in ("sentences", "width", "k", "n_best", "end", "done")),
     ]  # fmt: skip
 
 
@@ -46,13 +46,16 @@ def serves(scorer: Scorer, beam_size: int) -> bool:
 
 
 def advance(search: Beams) -> None:
-    """Steps of a search that has no constraints, until enough of its sentences are done that they are dropped."""
+    """Steps of a search that has no constraints: one at least, until enough sentences are done that they are dropped.
+
+    It also ends where there is no more room; the next call makes some.
+    """
     decoding, (sentences, width), k = search.decoding, search.pieces.shape, search.beam_size
     assert isinstance(decoding, EngineDecoding)
     decoding.make_room()
     engine, first, rows = decoding.engine, decoding.count, sentences * k
     a_step = rows * engine.num_layers * 2 * engine.heads * engine.size
-    room = min(decoding.ancestry.shape[1], len(decoding.positions)) - first
+    room = min(decoding.ancestry.shape[1], len(decoding.positions), int(search.limits.max())) - first
     most = max(1, min(room, FLOATS // a_step))
     kept, moved = torch.empty(most, a_step), torch.empty(rows, decoding.ancestry.shape[1], dtype=torch.int32)
     decoding.ancestry = torch.cat([decoding.ancestry, moved[len(decoding.ancestry) :]])
@@ -63,9 +66,9 @@ def advance(search: Beams) -> None:
     free, best = search.free.contiguous(), search.best.contiguous()
     limits, limit_penalties = search.limits.contiguous(), search.limit_penalties.contiguous()
     tensors = (
-        pieces, places, totals, free, best, limits, limit_penalties, _penalties(search.penalty, first + most), *traced,
+        pieces, places, totals, free, best, limits, limit_penalties, _penalties(search.penalty, first, most), *traced,
     )  # fmt: skip
-    beams = _Beams(*(tensor.data_ptr() for tensor in tensors), sentences, width, k, best.shape[1], EOS, 0, 0)
+    beams = _Beams(*(tensor.data_ptr() for tensor in tensors), sentences, width, k, best.shape[1], EOS, 0)
     past, of = decoding.history(), decoding.memories(width)
     addresses = [ctypes.addressof(structure) for structure in (past, of)]
     native.run("beam_steps", engine.address, *addresses, decoding.positions, ctypes.addressof(beams), kept, moved, most)
@@ -85,6 +88,7 @@ def _with_room(values: Tensor, rows: int) -> Tensor:
     return room
 
 
-def _penalties(penalty: Penalty, longest: int) -> Tensor:
-    """Of outputs of 0 to `longest` pieces."""
-    return torch.tensor([math.nan, *(float(penalty(float(length))) for length in range(1, longest + 1))])
+def _penalties(penalty: Penalty, first: int, most: int) -> Tensor:
+    """By length: of those that `most` steps after the first ones can end with."""
+    lengths = range(first + 1, first + most + 1)
+    return torch.tensor([*[math.nan] * (first + 1), *(float(penalty(float(length))) for length in lengths)])

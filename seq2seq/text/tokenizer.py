@@ -22,8 +22,10 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SHARED_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.model", "source.model", "target.model"
 MAX_MODEL_BYTES = 64 << 20  # a SentencePiece model of a million pieces stays below this
 MAX_LEARNING_LINE_BYTES = 4192  # SentencePiece's own default: longer lines are skipped while learning
+# Fewer lines than this are encoded and decoded one by one: for a list SentencePiece begins threads, and waits for them
+# where other work has the cores.
+FEW_LINES = 64
 # SentencePiece's own default, on every machine: sums over threads, and with them the pieces, depend on their number.
-FEW_LINES = 64  # for a list SentencePiece begins threads, and waits for them where other work has the cores
 LEARNING_THREADS = 16
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
 from seq2seq.decoding import steps
-from seq2seq.decoding.beam import beam_search, greedy_search
+from seq2seq.decoding.beam import Beams, beam_search, greedy_search
 from seq2seq.decoding.engine import PANEL, Engine, scorer_for
 from seq2seq.decoding.sampling import sample
 from seq2seq.decoding.scorer import Scorer, TransformerScorer
@@ -36,10 +36,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(name: str, *, dtype: torch.dtype = torch.float32) -> Transformer:
+def build(name: str, vocabulary: int = VOCABULARY, *, dtype: torch.dtype = torch.float32) -> Transformer:
     torch.manual_seed(3)
     options = {"d_model": 32, "num_heads": 4, "d_ff": 64, "num_encoder_layers": 2, "num_decoder_layers": 2}
-    model = Transformer(ModelConfig(**{**options, **MODELS[name]}), VOCABULARY, VOCABULARY, shared=True).eval()
+    model = Transformer(ModelConfig(**{**options, **MODELS[name]}), vocabulary, vocabulary, shared=True).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms that are 0 and 1 would hide mistakes
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -154,30 +154,70 @@ def test_searches_find_the_same_with_it_and_without(beam_size: int, source: torc
 @settings(deadline=None, max_examples=40)
 @given(
     name=st.sampled_from(sorted(MODELS)),
+    vocabulary=st.one_of(st.just(VOCABULARY), st.integers(5, 9)),
     limits=st.lists(st.one_of(st.integers(1, 9), st.integers(1, 79)), min_size=1, max_size=12),
     beam_size=st.one_of(st.integers(1, 6), st.sampled_from([64, 65])),
     data=st.data(),
     half=st.booleans(),
 )
 def test_many_steps_at_once_find_what_single_steps_do(
-    name: str, limits: list[int], beam_size: int, data: st.DataObject, half: bool
+    name: str, vocabulary: int, limits: list[int], beam_size: int, data: st.DataObject, half: bool
 ) -> None:
     """To the bit, whatever leaves the batch in between, and whenever there is no more room."""
     n_best, alpha = data.draw(st.integers(1, beam_size)), data.draw(st.sampled_from([0.0, 0.6, 2.0]))
-    model = build(name, dtype=torch.bfloat16 if half and native.has_half_products() else torch.float32)
+    model = build(name, vocabulary, dtype=torch.bfloat16 if half and native.has_half_products() else torch.float32)
     model.output_weight[EOS] += data.draw(st.sampled_from([0.0, 0.3]))
     generator = torch.Generator().manual_seed(len(limits))
-    source = torch.randint(4, VOCABULARY, (len(limits), 9), generator=generator)
+    source = torch.randint(4, vocabulary, (len(limits), 9), generator=generator)
     source[:, -1] = EOS
-    asked = {"beam_size": beam_size, "n_best": n_best, "length_penalty": alpha}
+    asked: dict[str, Any] = {"beam_size": beam_size, "n_best": n_best, "length_penalty": alpha}
+    asked["length_normalization"] = data.draw(st.sampled_from(["wu", "power"]))
     floats = data.draw(st.sampled_from([1, steps.FLOATS]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "FLOATS", floats)
+        calls = watch(patch)
         at_once = beam_search(Engine(model), source, limits, **asked)
+        assert bool(calls) == (beam_size <= 64)
         patch.setattr(steps, "serves", lambda *_: False)
+        calls.clear()
         assert at_once == beam_search(Engine(model), source, limits, **asked)
+        assert not calls
         if beam_size == 1:
-            assert [best for [best] in at_once] == greedy_search(Engine(model), source, limits, length_penalty=alpha)
+            del asked["beam_size"], asked["n_best"]
+            assert [best for [best] in at_once] == greedy_search(Engine(model), source, limits, **asked)
+
+
+def watch(patch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every call that makes many steps at once."""
+    calls, advance = list[int](), steps.advance
+
+    def watched(search: Beams) -> None:
+        calls.append(len(search.live))
+        advance(search)
+
+    patch.setattr(steps, "advance", watched)
+    return calls
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_hypothesis_without_probability_is_an_error_there_too(seed: int) -> None:
+    """Where it is not the best one, so that there are others to go on with."""
+    model, source = build("untied"), torch.tensor([[10, 20, 30, 40, EOS]])
+    table = model.target_embedding
+    table.add_(torch.randn(table.shape, generator=torch.Generator().manual_seed(seed)))
+    values, ids = Engine(model).start(source).step(torch.tensor([BOS])).best(4)
+    table[ids[0, values[0].argsort(descending=True)[2]]] = float("nan")
+
+    def found() -> object:
+        try:
+            return beam_search(Engine(model), source, [12], beam_size=4, length_penalty=0.6)
+        except ArithmeticError:
+            return "error"
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_once = found()
+        patch.setattr(steps, "serves", lambda *_: False)
+        assert at_once == found()
 
 
 def test_equally_probable_continuations_go_by_place_and_piece_there_too(source: torch.Tensor) -> None:
@@ -185,7 +225,9 @@ def test_equally_probable_continuations_go_by_place_and_piece_there_too(source: 
     model.output_weight.zero_()
     asked = {"beam_size": 5, "n_best": 5, "length_penalty": 0.6}
     with pytest.MonkeyPatch.context() as patch:
+        calls = watch(patch)
         at_once = beam_search(Engine(model), source, [4] * len(source), **asked)
+        assert calls
         patch.setattr(steps, "serves", lambda *_: False)
         assert at_once == beam_search(Engine(model), source, [4] * len(source), **asked)
 

@@ -41,6 +41,20 @@ def generation(request):
         yield request.param
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
+@pytest.mark.parametrize("name", ["kernels", "kernels_avx2", "kernels_avx512"])
+def test_the_source_has_nothing_that_newer_compilers_refuse(name):
+    """The kernels would be missing there without a word."""
+    if name != "kernels" and platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("for other processors")
+    instructions = {"kernels_avx2": ["-mavx2", "-mfma"], "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq"]}
+    source = Path(native.__file__).with_name(f"{name}.c")
+    refused = ("incompatible-pointer-types", "int-conversion", "implicit-function-declaration", "implicit-int")
+    flags = ["-fsyntax-only", *(f"-Werror={warning}" for warning in refused), *instructions.get(name, [])]
+    checked = subprocess.run(["gcc", *flags, str(source)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.skipif(SWITCHED, reason="SEQ2SEQ_KERNELS is set")
 def test_the_kernels_are_there_where_there_is_a_compiler():

@@ -143,7 +143,7 @@ static float *aligned_floats(int64_t count) {
     return posix_memalign(&memory, 64, sizeof(float) * (size_t)count) ? NULL : memory;
 }
 
-static void free_aligned(float *memory) { free(memory); }
+static void free_aligned(void *memory) { free(memory); }
 
 static int64_t longest_of(const int64_t *starts, int64_t sentences) {
     int64_t longest = 1;
