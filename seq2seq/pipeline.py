@@ -77,49 +77,68 @@ def train(
             _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
             if resume and (outcome := finished_already(config, run, observer)):
                 return outcome
-            opened = contextlib.ExitStack()
-            try:
-                threads = set_up_cpu(config.training.num_threads)
-                stands = resume and model_stands(config, run)
-                if resume:
-                    tell_changes(run.config(), config, observer.message)
-                initial = initial_run(config, run, resume=resume)
-                corpora = prepare(config, run, observer, initial, resume=resume)
-                check_identity(run.known_identity() if resume else {}, corpora.identity)
-                sampled = opened.enter_context(_sampled(config, run, corpora))
-                trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
-                if resumed := resume and trainer.resume():
-                    observer.message(f"resumed at step {trainer.state.step:,}")
-                elif resume:
-                    observer.message("no complete checkpoint: starting at step 0")
-                if initial is not None and not resumed:
-                    initial.load(trainer.model)
-                    observer.message(f"beginning with the weights and the vocabulary of {initial.path}")
-                    for remark in initial.remarks(config):
-                        observer.message(remark)
-                _describe(config, corpora, trainer.model, device, threads, observer)
-                if config.training.preflight:
-                    _look_ahead(config, trainer, corpora, observer, resumed=resume)
-                # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
-                hashes = _source_hashes(config, run, corpora, initial, observer)
-                _write_beginning(config, run, corpora, hashes, overwrite=overwrite and not resume)
-                with _telling_how_to_go_on(run):
-                    with gently or contextlib.nullcontext(), _without_searching_for_garbage():
-                        trainer.train()
-                    if stop():  # during the last step: what is left to do would not end soon
-                        raise Interrupted
-                    if not (stands and run.info()["training"]["steps"] == trainer.state.step):
-                        finish(config, run, trainer, corpora)
-                try:
-                    return translate_test_set(config, run, corpora, trainer.state, device)
-                except KeyboardInterrupt:
-                    raise UntestedError(Outcome(run, trainer.state, None, ())) from None
-            finally:
-                opened.close()
-                shutil.rmtree(run.path / CORPUS, ignore_errors=True)
+            anew = overwrite and not resume
+            return _train(config, run, observer, device, resume=resume, overwrite=anew, stop=stop, gently=gently)
     finally:
         with contextlib.suppress(OSError):  # the folder of a run that came to nothing, where nothing else is in it
             run.path.rmdir()
+
+
+def _train(
+    config: Config,
+    run: Run,
+    observer: Observer,
+    device: torch.device,
+    *,
+    resume: bool,
+    overwrite: bool,
+    stop: Callable[[], bool],
+    gently: AbstractContextManager[object] | None,
+) -> Outcome:
+    """All that `train` does with a run that is locked and has something left to do."""
+    with contextlib.ExitStack() as opened:
+        opened.callback(shutil.rmtree, run.path / CORPUS, ignore_errors=True)
+        threads = set_up_cpu(config.training.num_threads)
+        stands = resume and model_stands(config, run)
+        if resume:
+            tell_changes(run.config(), config, observer.message)
+        initial = initial_run(config, run, resume=resume)
+        corpora = prepare(config, run, observer, initial, resume=resume)
+        check_identity(run.known_identity() if resume else {}, corpora.identity)
+        sampled = opened.enter_context(_sampled(config, run, corpora))
+        trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
+        _begin(config, trainer, initial, resume=resume)
+        _describe(config, corpora, trainer.model, device, threads, observer)
+        if config.training.preflight:
+            _look_ahead(config, trainer, corpora, observer, resumed=resume)
+        # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
+        hashes = _source_hashes(config, run, corpora, initial, observer)
+        _write_beginning(config, run, corpora, hashes, overwrite=overwrite)
+        with _telling_how_to_go_on(run):
+            with gently or contextlib.nullcontext(), _without_searching_for_garbage():
+                trainer.train()
+            if stop():  # during the last step: what is left to do would not end soon
+                raise Interrupted
+            if not (stands and run.info()["training"]["steps"] == trainer.state.step):
+                finish(config, run, trainer, corpora)
+        try:
+            return translate_test_set(config, run, corpora, trainer.state, device)
+        except KeyboardInterrupt:
+            raise UntestedError(Outcome(run, trainer.state, None, ())) from None
+
+
+def _begin(config: Config, trainer: Trainer, initial: InitialRun | None, *, resume: bool) -> None:
+    """Goes on from the newest checkpoint, or begins, with the weights of `initial` where there is one."""
+    tell = trainer.observer.message
+    if resumed := resume and trainer.resume():
+        tell(f"resumed at step {trainer.state.step:,}")
+    elif resume:
+        tell("no complete checkpoint: starting at step 0")
+    if initial is not None and not resumed:
+        initial.load(trainer.model)
+        tell(f"beginning with the weights and the vocabulary of {initial.path}")
+        for remark in initial.remarks(config):
+            tell(remark)
 
 
 @contextlib.contextmanager
