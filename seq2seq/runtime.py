@@ -23,6 +23,9 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise OptionError('training.device = "cuda": torch finds no GPU here; set training.device="auto"')
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        # Where cuDNN's attention is preferred, it prepares every new shape for long, and each step of decoding has one.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device(name)
 
 

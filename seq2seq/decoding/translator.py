@@ -41,6 +41,7 @@ from seq2seq.workers import Workers
 __all__ = ["Options", "Score", "Translation", "TranslationResult", "Translator"]
 
 MAX_LOGITS = 1 << 24  # hypotheses times vocabulary in one batch: 64 MB in float32
+GPU_MAX_LOGITS = 1 << 27  # there a step takes as long for many hypotheses as for few
 
 AnyRun = str | Path | Run
 
@@ -301,8 +302,9 @@ class Translator:
         """Lines of similar length, longest first; empty lines are in no batch."""
         assert options.beam_size is not None
         width = options.n_best if options.sample else options.beam_size  # draws share a source, as beams do
-        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
-        most = MAX_LOGITS // (width * self.tokenizer.target_vocab_size * workers)  # many short lines have many logits
+        on_cpu = self.device.type == "cpu"
+        logits = MAX_LOGITS // torch.get_num_threads() if on_cpu else GPU_MAX_LOGITS
+        most = logits // (width * self.tokenizer.target_vocab_size)  # many short lines have many logits
         order = [int(i) for i in np.argsort(-lengths, kind="stable") if lengths[i]]
         start = 0
         while start < len(order):

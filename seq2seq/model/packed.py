@@ -10,7 +10,7 @@ Shapes: N tokens, B sentences, H heads, K head size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from inspect import signature
 from typing import Any
@@ -131,10 +131,19 @@ def _attend_padded(query: Tensor, key: Tensor, value: Tensor, layout: Packed, dr
 
 
 def _has_varlen(query: Tensor, dropout: float) -> bool:
-    """Whether torch has attention for sentences of different lengths here: on a GPU, in half precision, if new."""
+    """Whether torch has attention for sentences of different lengths here: on a GPU, in half precision, if new.
+
+    Its kernel takes heads of a multiple of 8, up to 256; what would have padded them is left out with it.
+    """
     if not query.is_cuda or dropout or query.dtype not in (torch.bfloat16, torch.float16):
         return False
-    if find_spec("torch.nn.attention.varlen") is None:
+    size = query.shape[-1]
+    return size % 8 == 0 and size <= 256 and _varlen_runs_on(query.device)
+
+
+@cache
+def _varlen_runs_on(device: torch.device) -> bool:
+    if find_spec("torch.nn.attention.varlen") is None or torch.cuda.get_device_capability(device) < (8, 0):
         return False
     from torch.nn.attention.varlen import varlen_attn
 

@@ -13,12 +13,15 @@ from seq2seq.model.transformer import Transformer
 
 def environment(model: Transformer, device: torch.device, workers: int) -> dict[str, Any]:
     """Of a training here. workers: how many threads compute parts of a step side by side."""
+    precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
+    if device.type == "cuda":
+        return {"precision": precision, "device": torch.cuda.get_device_name(device), "torch": torch.__version__}
     return {
-        "precision": "bf16" if model.compute_dtype == torch.bfloat16 else "fp32",
+        "precision": precision,
         "device": device.type,
         "threads": torch.get_num_threads(),
         "workers": workers,
-        "kernels": (device.type == "cpu" and native.generation()) or "torch",
+        "kernels": native.generation() or "torch",
         "torch": torch.__version__,
     }
 

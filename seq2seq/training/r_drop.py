@@ -17,7 +17,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from seq2seq.model import native
-from seq2seq.training.loss import CHUNK_ELEMENTS, GPU_CHUNK_ELEMENTS, chunk_tokens
+from seq2seq.training.loss import CHUNK_ELEMENTS, chunk_tokens
+
+GPU_CHUNK_ELEMENTS = 1 << 25  # some twenty tensors of float32 of so many numbers exist at once
 
 
 def paired_cross_entropy(

@@ -136,8 +136,8 @@ class Updater:
 
     def _gradients_at_once(self, pairs: PiecePairs, indices: Indices, tokens: int, seed: int) -> Sums:
         batch = collate(pairs, indices).to(self.device)
-        if self.device.type != "cpu":
-            torch.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)  # torch.manual_seed looks for every other kind of device, too
         with seeded(seed):
             loss, nll = batch_losses(self.model, batch, self.config.label_smoothing, self.config.r_drop)
         gradients = torch.autograd.grad(loss / tokens, self.parameters, materialize_grads=True)

@@ -11,11 +11,13 @@ import torch
 from helpers import Copies, Listener
 
 from seq2seq.config import ModelConfig, TrainingConfig
+from seq2seq.model import packed
 from seq2seq.model.packed import Packed, Sentences, attend_packed
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
-from seq2seq.runtime import choose_precision
+from seq2seq.runtime import choose_device, choose_precision
 from seq2seq.text.batching import collate
+from seq2seq.training.environment import differences, environment
 from seq2seq.training.state import Interrupted
 from seq2seq.training.trainer import Trainer
 from seq2seq.training.updates import batch_losses
@@ -150,3 +152,51 @@ def test_attention_over_packed_sentences_is_that_of_each_alone(
         assert projected.grad is not None and own.grad is not None
         gradient = projected.grad[first : first + length].double()
         torch.testing.assert_close(gradient, own.grad, rtol=2 * near, atol=4 * near)
+
+
+class OnGPU:
+    """As much of a tensor on a GPU as is asked for."""
+
+    is_cuda, dtype, device = True, torch.bfloat16, torch.device("cuda", 0)
+
+    def __init__(self, size: int) -> None:
+        self.shape = 7, 2, size
+
+
+@pytest.mark.parametrize(
+    ("size", "capability", "runs"),
+    [
+        (64, (8, 0), True), (8, (9, 0), True), (256, (8, 6), True),
+        (12, (8, 0), False), (264, (8, 0), False), (64, (7, 5), False),
+    ],
+)  # fmt: skip
+def test_torchs_packed_attention_is_asked_for_what_its_kernel_has(
+    monkeypatch: pytest.MonkeyPatch, size: int, capability: tuple[int, int], runs: bool
+) -> None:
+    """torch's mha_varlen_fwd refuses other heads, and GPUs before Ampere."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    packed._varlen_runs_on.cache_clear()
+    try:
+        assert packed._has_varlen(OnGPU(size), 0.0) is runs  # type: ignore[arg-type]
+        assert not packed._has_varlen(OnGPU(size), 0.1)  # type: ignore[arg-type]
+    finally:
+        packed._varlen_runs_on.cache_clear()
+
+
+def test_a_gpu_does_without_the_attention_that_prepares_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        assert choose_device("cpu").type == "cpu" and torch.backends.cuda.cudnn_sdp_enabled()
+        assert choose_device("auto").type == "cuda" and not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def test_the_name_of_a_gpu_is_kept_with_a_checkpoint_and_threads_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU 1")
+    first, cpu = (environment(build_model(), torch.device(kind), 1) for kind in ("cuda", "cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU 2")
+    assert differences(first, environment(build_model(), torch.device("cuda"), 2)) == ["device GPU 2 instead of GPU 1"]
+    assert differences(cpu, environment(build_model(), torch.device("cpu"), 2)) == ["workers 2 instead of 1"]
