@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq2seq.config import DecodingConfig
 from seq2seq.decoding.ensemble import mean
 from seq2seq.decoding.hypotheses import Penalty
 from seq2seq.decoding.options import Score
+from seq2seq.model import native
+from seq2seq.model.packed import Sentences
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.text.tokenizer import Tokenizer
+from seq2seq.workers import Workers
 
-ROWS_AT_ONCE = 1024  # positions whose float32 distribution over the vocabulary is in memory at a time
+ROWS_AT_ONCE = 1024  # positions whose logits are in memory at a time, by a thread
 
 
 @torch.inference_mode()
@@ -31,16 +35,34 @@ def score_batch(model: Transformer, source: Tensor, target_input: Tensor, target
             f"target_output {tuple(target_output.shape)}"
         )
     scores = torch.zeros(target_output.shape, device=target_output.device)
-    states = model.decoder_states(target_input, *model.encode(source))
     real = target_output != PAD
-    states, pieces = states[real], target_output[real]  # [N, D], [N]
-    chunks = [
-        model.project(some).log_softmax(1, dtype=torch.float32).gather(1, ids[:, None])
-        for some, ids in zip(torch.split(states, ROWS_AT_ONCE), torch.split(pieces, ROWS_AT_ONCE), strict=True)
-    ]
-    if chunks:
-        scores[real] = torch.cat(chunks).squeeze(1)
+    some = real.any(1)  # of the others there is nothing to score
+    if some.any():
+        source, target_input, pieces = source[some], target_input[real], target_output[real]
+        states = _packed_states(model, source, target_input, real[some].sum(1))
+        chunks = zip(torch.split(states, ROWS_AT_ONCE), torch.split(pieces, ROWS_AT_ONCE), strict=True)
+        scores[real] = torch.cat([_log_probabilities(model.project(rows), ids) for rows, ids in chunks])
     return scores
+
+
+def _packed_states(model: Transformer, source: Tensor, target_input: Tensor, target_lengths: Tensor) -> Tensor:
+    """The decoder's states [N, D] for sources [B, S], padded, and target_input [N], packed."""
+    pieces, device = source != PAD, source.device
+    sources, targets = (
+        Sentences.of(F.pad(lengths.cumsum(0), (1, 0)).cpu()) for lengths in (pieces.sum(1), target_lengths)
+    )
+    return model.packed_states(source[pieces], sources.to(device), target_input, targets.to(device))
+
+
+def _log_probabilities(logits: Tensor, pieces: Tensor) -> Tensor:
+    """Those of one piece a row, float32 [N], of logits [N, V], which may be overwritten."""
+    if not (native.usable(logits) and native.usable_ids(pieces)):
+        return logits.log_softmax(1, dtype=torch.float32).gather(1, pieces[:, None]).squeeze(1)
+    count, vocabulary = logits.shape
+    native.check_ids(pieces, vocabulary)
+    nll, uniform, inverse = torch.empty(3, count).unbind()
+    native.call("cross_entropy", logits.dtype, logits, nll, uniform, inverse, pieces, count, vocabulary, 0.0, 0)
+    return nll.neg()
 
 
 def longest_output(model: Transformer) -> int:
@@ -58,13 +80,19 @@ def score_pieces(
     """
     scores: list[list[float]] = [[] for _ in outputs]
     device = models[0].target_embedding.device
-    for batch in _batches([(len(s) + 1, len(o)) for s, o in zip(sources, outputs, strict=True)], tokens):
+
+    def score(batch: list[int]) -> Tensor:
         source = _padded([[*sources[i], EOS] for i in batch]).to(device)
         target_output = _padded([outputs[i] for i in batch]).to(device)
         target_input = _padded([[BOS, *outputs[i][:-1]] for i in batch]).to(device)
-        found = mean([score_batch(model, source, target_input, target_output) for model in models]).tolist()
-        for i, row in zip(batch, found, strict=True):
-            scores[i] = row[: len(outputs[i])]
+        return mean([score_batch(model, source, target_input, target_output) for model in models])
+
+    batches = list(_batches([(len(s) + 1, len(o)) for s, o in zip(sources, outputs, strict=True)], tokens))
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    with Workers(min(threads, max(1, len(batches)))) as workers:
+        for batch, found in zip(batches, workers.map(score, batches), strict=True):
+            for i, row in zip(batch, found.tolist(), strict=True):
+                scores[i] = row[: len(outputs[i])]
     return scores
 
 

@@ -81,9 +81,12 @@ class Translator:
         models = [one.load_model() for one in runs]
         for model in models:
             model.compute_dtype = choose_precision(precision, device)
+            model.to(device)
+            if device.type == "cuda":  # on a CPU the engine has its own
+                model.round_layers()
         if warning := emulated(models[0].compute_dtype, device):
             warn(warning)
-        self._assign([model.to(device) for model in models], tokenizer, config.decoding, warn)
+        self._assign(models, tokenizer, config.decoding, warn)
 
     @classmethod
     def of(

@@ -87,6 +87,15 @@ class Transformer(nn.Module):
             elif isinstance(module, (MultiHeadAttention, FeedForward)):
                 module.reset_parameters(self.config.xavier_gain)
 
+    def round_layers(self) -> None:
+        """Rounds the layers' matrices to `compute_dtype` for good: nothing is computed otherwise, and no cast is left.
+
+        For inference where every step would cast them anew. The model can't be trained on from there.
+        """
+        for module in self.modules():
+            if isinstance(module, (MultiHeadAttention, FeedForward)):
+                module.to(self.compute_dtype)
+
     def embed(self, ids: Tensor, weight: Tensor, positions: nn.Module, start: int = 0) -> Tensor:
         """sqrt(D) times the embedding (3.4), plus the position (3.5), with dropout (5.4): [B, T] -> [B, T, D]."""
         embedded = F.embedding(ids, weight) * math.sqrt(self.config.d_model)

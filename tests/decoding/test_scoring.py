@@ -1,8 +1,11 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from seq2seq.decoding import scoring
-from seq2seq.decoding.scoring import score_batch
+from seq2seq.decoding.scoring import score_batch, score_pieces
+from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, PAD
 
 LENGTHS = [3, 9, 1, 6, 4]  # of both sides, end-of-sentence included
@@ -17,10 +20,12 @@ def targets(make_source, seed, vocab_size, lengths):
     return target_input, target_output
 
 
-def test_scores_are_the_log_probabilities_of_the_pieces_and_nothing_at_padding(make_model, make_source):
+@pytest.mark.parametrize("kernels", [True, False])
+def test_scores_are_the_log_probabilities_of_the_pieces_and_nothing_at_padding(make_model, make_source, kernels):
     model, source = make_model(1, 30), make_source(1, 30, LENGTHS)
     target_input, target_output = targets(make_source, 2, 30, LENGTHS[::-1])
-    scores = score_batch(model, source, target_input, target_output)
+    with nullcontext() if kernels else native.disabled():
+        scores = score_batch(model, source, target_input, target_output)
     with torch.inference_mode():
         expected = model(source, target_input).log_softmax(-1).gather(2, target_output[:, :, None]).squeeze(2)
     real = target_output != PAD
@@ -71,6 +76,33 @@ def test_bfloat16_activations_give_float32_scores_near_those_of_float32(make_mod
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, expected, atol=0.15, rtol=0.0)
     assert not torch.equal(scores, expected)
+
+
+def test_rows_of_padding_among_others_score_zero(make_model, make_source):
+    model, source = make_model(1, 30), make_source(1, 30, LENGTHS)
+    target_input, target_output = targets(make_source, 2, 30, LENGTHS)
+    whole = score_batch(model, source, target_input, target_output)
+    target_input[1], target_output[1] = PAD, PAD
+    scores = score_batch(model, source, target_input, target_output)
+    assert (scores[1] == 0).all()
+    others = [0, 2, 3, 4]
+    torch.testing.assert_close(scores[others], whole[others], atol=1e-5, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_threads(make_model):
+    model = make_model(1, 30)
+    generator = torch.Generator().manual_seed(3)
+    sources, outputs = (
+        [torch.randint(4, 30, (int(length),), generator=generator).tolist() for length in range(1, 40)] for _ in "ab"
+    )
+    expected = score_pieces([model], sources, outputs, 100)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert score_pieces([model], sources, outputs, 100) == expected
+    finally:
+        torch.set_num_threads(threads)
+    assert [len(row) for row in expected] == [len(output) for output in outputs]
 
 
 def test_a_batch_of_padding_scores_zero(make_model, make_source):

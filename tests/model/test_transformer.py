@@ -231,6 +231,20 @@ def test_bfloat16_computation_is_near_float32(make_model, make_batch, norm, cast
     torch.testing.assert_close(logits[real].float(), expected[real], atol=0.15, rtol=0.05)
 
 
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_rounded_layers_compute_the_same_bits(make_model, make_batch, norm):
+    model, batch = make_model(norm=norm), make_batch(1, [7, 3, 5], [4, 6, 3])
+    model.compute_dtype = torch.bfloat16
+    with torch.no_grad():
+        expected = model(*batch)
+        model.round_layers()
+        assert torch.equal(model(*batch), expected)
+    layers = {name: parameter.dtype for name, parameter in model.named_parameters() if "layers." in name}
+    assert {dtype for name, dtype in layers.items() if "norm." not in name} == {torch.bfloat16}
+    assert {dtype for name, dtype in layers.items() if "norm." in name} == {torch.float32}
+    assert model.target_embedding.dtype == torch.float32
+
+
 def test_bfloat16_computation_keeps_float32_gradients(make_model, make_batch):
     model, batch = make_model().train(), make_batch(1, [7, 3, 5], [4, 6, 3])
     model(*batch).logsumexp(-1).sum().backward()
