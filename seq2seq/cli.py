@@ -1,7 +1,7 @@
 """The command line: finds the command, and turns what goes wrong into one line and an exit code.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 the job failed; 2 the arguments
-or the configuration are wrong; 130 and 143 on SIGINT and SIGTERM. The commands are in `seq2seq/commands/`.
+or the configuration are wrong; 130, 143 and 129 on SIGINT, SIGTERM and SIGHUP. The commands are in `seq2seq/commands/`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.main import get_command
@@ -37,10 +37,11 @@ app = typer.Typer(
 def main() -> None:
     """The entry point: runs a command and turns what went wrong into one line and an exit code."""
     _open_closed_streams()
-    # Whatever the locale says; names of files that are not UTF-8 go through as they came.
-    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors=errors, newline="\n")
+    # Names of files that are not UTF-8 go through as they came.
+    sys.stdout, sys.stderr = (
+        _prepare_output(sys.stdout, "surrogateescape"),
+        _prepare_output(sys.stderr, "backslashreplace"),
+    )
     signals.install()
     code = None
     try:
@@ -85,6 +86,34 @@ def _open_closed_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+class _Output(io.FileIO):
+    """A standard stream. Errors of standard output say that it was it.
+
+    What standard error cannot take is dropped: a lost terminal, or a full disk behind a log, is no reason to lose a
+    training.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if self.fileno() == 2:
+                return len(data)
+            error.filename = "standard output"
+            raise
+
+
+def _prepare_output(stream: Any, errors: str) -> Any:
+    """The stream in UTF-8, whatever the locale says; `errors`: how, of what is not, names of files among it."""
+    options: dict[str, Any] = {"encoding": "utf-8", "errors": errors, "newline": "\n"}
+    if stream not in (sys.__stdout__, sys.__stderr__):  # a test's, or a notebook's
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(**options)
+        return stream
+    raw = _Output(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), **options, line_buffering=raw.fileno() == 2 or raw.isatty())
 
 
 def _mute_stdout() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def unreadable(path: Path, error: OSError, what: str = "file") -> str:
     return f"{path}: cannot be read ({error.strerror or error})"
 
 
+# What helps, as the end of a message.
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space or choose another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "; check its permissions"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "; choose another name"),
+    errno.EROFS: "; choose a place that can be written to",
+    errno.ENOENT: "; check the path",
+}
+
 # What torch and its libraries say when memory cannot be had.
 OUT_OF_MEMORY = ("out of memory", "t allocate memory", "could not create a primitive", "bad_alloc")
 
@@ -78,7 +88,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
         return f"{error.object[:80]!r} cannot be written as {error.encoding}: rename it, or set PYTHONUTF8=1", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", 1
+        return f"{where}{error.strerror or error}{REMEDIES.get(error.errno or 0, '')}", 1
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return "out of memory: lower training.batch_tokens to train, --beam-size to translate", 1
     if isinstance(error, RuntimeError) and any(

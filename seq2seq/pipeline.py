@@ -243,6 +243,8 @@ def _describe(
             given = "training.init_from" if training.init_from else "tokenizer.source_model"
             learned = given == "tokenizer.source_model" and not config.tokenizer.source_model
             remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
+            if learned and config.tokenizer.character_coverage == 1.0:
+                remedy = "SentencePiece has none for some characters, such as NUL; remove them from the text"
             observer.message(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and lost: {remedy}")
     sizes = f"{tokenizer.source_vocab_size:,}"
     if not tokenizer.shared:

@@ -10,7 +10,7 @@ import numpy as np
 from seq2seq.config import Config
 from seq2seq.files import RunError
 from seq2seq.finetuning import INITIAL, InitialRun
-from seq2seq.resuming import check_files
+from seq2seq.resuming import check_files, settings_hash
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (
@@ -67,7 +67,11 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
         raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
     valid_text = _held_out(config, run, "valid")
     valid = None
-    identity = {"corpus": content_hash(train.path), "tokenizer": tokenizer.content_hash()}
+    identity = {
+        "corpus": content_hash(train.path),
+        "tokenizer": tokenizer.content_hash(),
+        "configuration": settings_hash(config),
+    }
     if initial is not None:
         identity[INITIAL] = initial.weights_hash
     elif resume and config.training.init_from and INITIAL in (known := run.known_identity()):

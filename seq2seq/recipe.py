@@ -206,11 +206,12 @@ def _absolute(path: str, base: Path, name: str) -> str:
     """Raises ConfigError for what no file can be called: with a NUL in it, or not UTF-8."""
     try:
         path.encode("utf-8")
-        if (base / path).is_fifo():
-            raise ConfigError(f"{name} = {_show(path)}: is a pipe; training reads it more than once: name a file")
-        return str((base / path).resolve())
+        is_pipe, found = (base / path).is_fifo(), str((base / path).resolve())
     except (ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"{name} = {_show(path)}: not a usable path ({error}); rename the file") from None
+    if is_pipe:
+        raise ConfigError(f"{name} = {_show(path)}: is a pipe; training reads it more than once: name a file")
+    return found
 
 
 def _without_corpus(data: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 
-from seq2seq.config import DATA_PATHS, Config, DataConfig
+from seq2seq.config import DATA_PATHS, Config, DataConfig, DecodingConfig
 from seq2seq.files import RunError
 from seq2seq.text.errors import DataError
 
@@ -27,8 +28,27 @@ VALIDATED = {"length_penalty", "length_normalization", "max_extra_length", "max_
 # What the content hashes of a run are of.
 HASHED = {
     "corpus": "data.train_*", "validation": "data.valid_*", "tokenizer": "the run folder's tokenizer",
-    "initial_model": "training.init_from",
+    "initial_model": "training.init_from", "configuration": "config.toml: what no resumed run may change",
 }  # fmt: skip
+
+
+def settings_hash(config: Config) -> str:
+    """SHA-256 of the settings that a run keeps from beginning to end, so that a file edited by hand is noticed.
+
+    Of those that are not the default: a later version may have more, and runs are the same without them.
+    """
+    may_change_in: dict[str, set[str]] = {
+        "data": PATHS["data"],
+        "tokenizer": PATHS["tokenizer"],
+        "model": set(),
+        "training": MAY_CHANGE | PATHS["training"],
+        "decoding": set(DecodingConfig.model_fields) - VALIDATED,
+    }
+    settings = {
+        section: getattr(config, section).model_dump(mode="json", exclude_defaults=True, exclude=may_change)
+        for section, may_change in may_change_in.items()
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(data: DataConfig) -> None:

@@ -59,7 +59,7 @@ from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
 from seq2seq.untrusted import check_links
 from seq2seq.weights import build_model as build_model
-from seq2seq.weights import check_weights
+from seq2seq.weights import check_network, check_weights
 from seq2seq.weights import load_weights as load_weights
 
 FORMAT_VERSION = 1
@@ -222,9 +222,11 @@ class Run(CheckpointFolder):
             info = read_json(self.path / MODEL_INFO)
         except RunError as error:
             raise RunError(f"{error}{self._remedy()}") from None
-        if info.get("format_version") != FORMAT_VERSION:
+        if "format_version" not in info:
+            raise RunError(f"{self.path / MODEL_INFO}: damaged: it has no format_version{self._remedy()}")
+        if info["format_version"] != FORMAT_VERSION:
             raise RunError(
-                f"{self.path / MODEL_INFO}: format_version = {info.get('format_version')!r}; this program reads "
+                f"{self.path / MODEL_INFO}: format_version = {info['format_version']!r}; this program reads "
                 f"{FORMAT_VERSION}: use a newer seq2seq"
             )
         if not isinstance(info.get("files"), dict) or not isinstance(info.get("identity", {}), dict):
@@ -245,6 +247,7 @@ class Run(CheckpointFolder):
         if config.tokenizer.shared != tokenizer.shared:
             given = "one vocabulary" if tokenizer.shared else "two vocabularies"
             raise RunError(f"{self.path}: there are files of {given}, the configuration says otherwise: copy it anew")
+        check_network(config.model, info.get("model"), self.path / CONFIG)
         path = self.path / MODEL
         try:
             check_weights(path, config, tokenizer, info["files"].get(MODEL))

@@ -1,9 +1,14 @@
-"""SIGINT (Ctrl-C) and SIGTERM: the first one ends a command in good order, a second one at once."""
+"""SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal has gone): the first ends a command in good order, a second
+at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+
+HANGUP = getattr(signal, "SIGHUP", None)  # there is none on Windows
+REASONS = {signal.SIGTERM: "terminated", HANGUP: "the terminal has gone"}
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,13 +27,15 @@ class Signals:
         self.number, self.raised = 0, False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
+        if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:  # `nohup` has it ignored
+            signal.signal(HANGUP, self._handle)
 
     def received(self) -> bool:
         return self.number != 0
 
     def reason(self) -> tuple[str, int]:
         """What to say at the end, and the exit code: 128 and the number, as a shell gives it."""
-        return "terminated" if self.number == signal.SIGTERM else "interrupted", 128 + (self.number or signal.SIGINT)
+        return REASONS.get(self.number, "interrupted"), 128 + (self.number or signal.SIGINT)
 
     def __enter__(self) -> Signals:
         self._gentle = True
@@ -44,6 +51,7 @@ class Signals:
         if not self._gentle:
             self.raised = True
             raise Stopped
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\n" if os.isatty(2) else b"")  # the live display's line is not ended
-        os.write(2, b"stopping after the next step, with a checkpoint; once more to stop at once\n")
+        with contextlib.suppress(OSError):  # there may be nobody left to tell
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\n" if os.isatty(2) else b"")  # the live display's line is not ended
+            os.write(2, b"stopping after the next step, with a checkpoint; once more to stop at once\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from seq2seq.config import Config
+from seq2seq.config import Config, ModelConfig
 from seq2seq.files import DamagedError, RunError, file_hash
 from seq2seq.model.shapes import Shapes, parameter_shapes
 from seq2seq.model.transformer import Transformer
@@ -50,6 +50,17 @@ def check_weights(path: Path, config: Config, tokenizer: Tokenizer, expected_has
     if file_hash(path) != expected_hash:
         raise DamagedError(f"{path}: damaged: its SHA-256 is not the one in model.json")
     _check_shapes(own, given, str(path))
+
+
+def check_network(config: ModelConfig, recorded: object, path: Path) -> None:
+    """Raises RunError where config.toml has another network than model.json says was trained: shapes do not tell all.
+
+    recorded: None for a run of an earlier version, which did not say.
+    """
+    for name, value in config.model_dump(mode="json").items():
+        trained = recorded.get(name, value) if isinstance(recorded, dict) else value
+        if trained != value and not name.endswith("dropout"):  # that was for training
+            raise RunError(f"{path}: model.{name} = {value!r}, but the model has {trained!r:.60}: put it back")
 
 
 def load_weights(model: Transformer, tensors: Mapping[str, Tensor], name: str) -> None:

@@ -76,7 +76,7 @@ def run_in_process(
     """
     threads = _torch_threads()
     before = os.getcwd()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     streams, argv = (sys.stdin, sys.stdout, sys.stderr), sys.argv
     out, err = io.BytesIO(), io.BytesIO()
     sys.argv = ["seq2seq", *map(str, arguments)]

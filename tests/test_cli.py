@@ -76,8 +76,8 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     program = "from seq2seq.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, **options)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, env=environment, **{**streams, **options})
 
 
 # Help
@@ -881,7 +881,7 @@ def test_a_folder_named_corpus_beside_a_run_is_left_alone(in_corpus: Cli, tmp_pa
 
 
 @posix_only
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
     tiny_corpus: Path, tmp_path: Path, run_cli: Cli, number: signal.Signals
 ) -> None:
@@ -911,7 +911,7 @@ def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
 
 @pytest.fixture
 def handlers_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -937,6 +937,44 @@ def test_a_second_signal_ends_at_once(
             signal.raise_signal(signal.SIGINT)
     assert capfd.readouterr().err.count("once more to stop at once") == gently
     assert signals.reason() == ("terminated", 143)
+
+
+@posix_only
+@pytest.mark.usefixtures("handlers_as_they_were")
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    signals = Signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` begins a command
+    signals.install()
+    signal.raise_signal(signal.SIGHUP)
+    assert not signals.received()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signals.install()
+    with pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGHUP)
+    assert signals.reason() == ("the terminal has gone", 129)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_log_that_cannot_be_written_does_not_end_a_training(tiny_corpus: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start(
+            "train", "recipe.toml", "--run-dir", tmp_path / "run", "--set", "training.max_steps=3", cwd=tiny_corpus,
+            stderr=full,
+        )  # fmt: skip
+        process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert Run(tmp_path / "run").finished()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_results_that_cannot_be_written_are_told_of(tiny_run: Any) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start("translate", "runs/recipe", "test.en", *ONE, cwd=tiny_run.corpus, stdout=full)
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert err.decode() == (
+        "seq2seq: standard output: No space left on device; free some space or choose another disk\n"
+    )
 
 
 @posix_only
@@ -1075,6 +1113,10 @@ def test_runs_of_one_name_are_written_to_files_of_their_own(benchmark: Cli, tiny
         (["runs/recipe", *TEST, "--tokenize", "14a"], 2, ["'14a'", "13a"]),
         (["runs/recipe", *TEST, "--precision", "half"], 2, ["--precision half"]),
         (["runs/recipe", *TEST, "--json", "none/r.json"], 2, ["--json none/r.json", "no folder none"]),
+        (["runs/recipe", *TEST, "--json", "runs"], 2, ["--json runs", "is a folder"]),
+        (["runs/recipe", *TEST, "--output", "test.de"], 2, ["--output test.de", "is a file"]),
+        (["runs/recipe", *TEST, "--output", "test.de/texts"], 2, ["--output test.de/texts", "cannot be made"]),
+        (["runs/recipe", *TEST, "--language-pair", "en-de"], 2, ["--language-pair en-de", "add --test-set"]),
         (["runs/none", *TEST], 1, ["runs/none: no such run folder, nor a file"]),
         (["test.de", "runs/none", *TEST], 1, ["runs/none: no such run folder"]),
         (["train.de", *TEST], 1, ["train.de has 300 lines", "test.en has 20"]),

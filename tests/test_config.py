@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -643,3 +644,10 @@ def test_any_value_for_any_field_is_taken_or_refused_by_name(place: tuple[str, s
     else:
         found = config.model_dump()[section][field]
         assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_is_no_corpus(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    message = fails(lambda: load_config(None, overrides=[f"data.train_source={tmp_path / 'pipe'}"]), "is a pipe")
+    assert message.endswith("training reads it more than once: name a file") and "not a usable" not in message

@@ -632,6 +632,16 @@ def test_a_corpus_that_merely_moved_may_be_resumed(tmp_path: Path) -> None:
     assert snapshot(folder) == before
 
 
+def test_a_configuration_that_was_edited_by_hand_is_refused(copied: Path, finished: Finished) -> None:
+    config = finished.config
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 14, "seed": 77})})
+    Run(copied).write_config(longer)
+    before = snapshot(copied)
+    message = r"the configuration is not the one that this run began with .*config\.toml"
+    fails(RunError, message, lambda: train(longer, copied, resume=True))
+    assert snapshot(copied) == before
+
+
 def test_a_given_tokenizer_may_move_but_not_appear(tmp_path: Path, copied: Path, finished: Finished) -> None:
     corpus = finished.config.data.model_dump()
     for name in ("one", "two"):

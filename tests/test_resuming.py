@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seq2seq.config import DATA_PATHS, DataConfig, DecodingConfig, TrainingConfig
 from seq2seq.files import RunError
-from seq2seq.recipe import build_config
-from seq2seq.resuming import HASHED, MAY_CHANGE, VALIDATED, check_changes, check_files, check_identity
+from seq2seq.recipe import build_config, dump_config, parse_config
+from seq2seq.resuming import (
+    HASHED,
+    MAY_CHANGE,
+    VALIDATED,
+    check_changes,
+    check_files,
+    check_identity,
+    settings_hash,
+)
 from seq2seq.text.errors import DataError
 
 DOCS = Path(__file__).parents[1] / "docs" / "RESUMING.md"
@@ -34,6 +43,27 @@ def test_what_does_not_bear_on_validation_may_change() -> None:
     check_changes(old, build_config({"data": {"train_pairs": "b.tsv"}, "decoding": {"beam_size": 9}}))
     with pytest.raises(RunError, match=r"--resume: decoding\.length_penalty = 2\.0, but this run began with 0\.6"):
         check_changes(old, build_config({"data": {"train_pairs": "a.tsv"}, "decoding": {"length_penalty": 2.0}}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"training": {"max_steps": 9, "clip_norm": 1.0, "num_threads": 3}}, True),
+        ({"decoding": {"beam_size": 9}}, True),
+        ({"data": {"train_pairs": "b.tsv", "test_source": "a", "test_target": "b"}}, True),
+        ({"training": {"seed": 2}}, False),
+        ({"model": {"dropout": 0.2}}, False),
+        ({"decoding": {"length_penalty": 2.0}}, False),
+        ({"tokenizer": {"vocab_size": 9000}}, False),
+        ({"data": {"max_source_length": 99}}, False),
+    ],
+)
+def test_the_hash_of_the_settings_is_of_those_that_may_not_change(settings: dict[str, Any], same: bool) -> None:
+    old = build_config({"data": {"train_pairs": "a.tsv"}})
+    new = build_config({"data": {"train_pairs": "a.tsv"}, **settings})
+    assert (settings_hash(old) == settings_hash(new)) == same
+    # As a run keeps it, with every field resolved.
+    assert settings_hash(parse_config(dump_config(new), origin="config.toml")) == settings_hash(new)
 
 
 @pytest.mark.parametrize("name", HASHED)

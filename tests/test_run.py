@@ -688,7 +688,7 @@ def test_a_mutilated_description_is_read_or_refused_but_never_worse(finished: Ru
         ("model.json", b'{"format_version": 1}', "which files"),
         ("model.json", b'{"format_version": 1, "files": []}', "which files"),
         ("model.json", b'{"format_version": 1, "files": {}, "identity": 3}', "which files"),
-        ("model.json", b"{}", "format_version = None"),
+        ("model.json", b"{}", "damaged: it has no format_version"),
         ("model.safetensors", b"", "damaged"),
         ("config.toml", b"[model", "not valid TOML"),
         ("config.toml", b"\xff", "not UTF-8"),
@@ -706,6 +706,19 @@ def test_a_damaged_file_is_named(finished: Run, name: str, content: bytes, part:
 def test_a_missing_file_is_told(finished: Run, name: str) -> None:
     (finished.path / name).unlink()
     fails(finished.load_model, str(finished.path))
+
+
+def test_another_network_than_was_trained_is_found_out(finished: Run) -> None:
+    info, config = read_json(finished.path / "model.json"), finished.config()
+    write_json(finished.path / "model.json", {**info, "model": config.model.model_dump(mode="json")})
+    finished.load_model()
+    before = config.model.activation
+    other = config.model.model_copy(update={"activation": "gelu", "dropout": 0.25})
+    assert before != "gelu"
+    finished.write_config(config.model_copy(update={"model": other}))
+    fails(finished.load_model, "config.toml: model.activation = 'gelu'", f"the model has {before!r}", "put it back")
+    finished.write_config(config.model_copy(update={"model": other.model_copy(update={"activation": before})}))
+    finished.load_model()  # dropout is nothing to a trained model
 
 
 def test_a_tokenizer_of_another_run_is_found_out(finished: Run) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,6 +61,30 @@ def seen_sources(run: Run) -> dict[str, NDArray[np.int64]] | None:
     except UserError as error:
         warn(f"{error}; what the model was trained on is not known")
         return None
+
+
+def check_result_file(option: str, path: Path) -> None:
+    """Raises OptionError for a file that can't be written, before the work whose result it is to hold."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OptionError(f"{option} {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise OptionError(f"{option} {path}: is a folder; name a file in it")
+    replaced = not path.exists() or path.is_file()  # pipes and devices are written to
+    if not os.access(folder if replaced else path, os.W_OK):
+        raise OptionError(f"{option} {path}: may not be written; check the folder and its permissions")
+
+
+def make_result_folder(option: str, path: Path) -> None:
+    """Makes a folder for results, or raises OptionError, before the work."""
+    if path.exists() and not path.is_dir():
+        raise OptionError(f"{option} {path}: is a file; name a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{option} {path}: cannot be made ({error.strerror}); check its parents") from None
+    if not os.access(path, os.W_OK):
+        raise OptionError(f"{option} {path}: may not be written; check its permissions")
 
 
 def tell(text: str) -> None:

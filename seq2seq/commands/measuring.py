@@ -16,7 +16,9 @@ from seq2seq.commands.common import (
     LengthPenalty,
     PrecisionName,
     Threads,
+    check_result_file,
     load_translator,
+    make_result_folder,
     option,
     parse_precision,
     seen_sources,
@@ -84,8 +86,10 @@ def benchmark(
         raise OptionError("name the test set: --source FILE with --reference FILE, or --test-set NAME")
     if test_set is not None and reference:
         raise OptionError("--reference goes with --source: a --test-set brings its own")
-    if json_ is not None and not json_.absolute().parent.is_dir():
-        raise OptionError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    if test_set is None and language_pair:
+        raise OptionError(f"--language-pair {language_pair} means nothing without --test-set: add --test-set NAME")
+    if json_ is not None:
+        check_result_file("--json", json_)
     for system in systems:
         if not system.exists():
             raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
@@ -106,6 +110,8 @@ def benchmark(
     for translations in finished.values():
         bench.check_lines(translations, loaded)
     runs = {system: Run.open(system) for system in systems if system.is_dir()}
+    if output is not None:
+        make_result_folder("--output", output)
     outputs = []
     for system in systems:
         if system in finished:
@@ -132,8 +138,9 @@ def benchmark(
 
 
 def _write_translations(folder: Path, systems: list[tuple[str, list[str]]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    from seq2seq.text.errors import write_result
+
     names = [Path(name).resolve().name for name, _ in systems]
     for number, (name, (_, lines)) in enumerate(zip(names, systems, strict=True), 1):
         own = name if names.count(name) == 1 else f"{name}-{number}"  # runs of one name, from two places
-        (folder / f"{own}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+        write_result(folder / f"{own}.txt", "".join(f"{line}\n" for line in lines))

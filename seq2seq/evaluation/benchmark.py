@@ -26,7 +26,7 @@ from seq2seq.evaluation.metrics import METRICS, NUM_SAMPLES, Metric, Score, comp
 from seq2seq.evaluation.overlap import Overlap, find_overlap, union
 from seq2seq.evaluation.testsets import EvaluationSet, sha256_of_lines
 from seq2seq.runtime import describe_hardware
-from seq2seq.text.errors import DataError, unwritable
+from seq2seq.text.errors import DataError, write_result
 from seq2seq.text.reading import read_lines
 
 FORMAT_VERSION = 1  # of the JSON
@@ -246,12 +246,8 @@ def run_benchmark(
 
 
 def save_report(report: BenchmarkReport, path: Path) -> None:
-    """Writes the report as JSON. Raises DataError where that is not possible."""
-    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise unwritable(path, error) from None
+    """Writes the report as JSON, whole or not at all. Raises DataError where that is not possible."""
+    write_result(path, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from seq2seq.atomic import write_text
 from seq2seq.errors import UserError
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -16,6 +17,14 @@ class DataError(UserError):
 
 class UnwritableError(DataError):
     """A file cannot be written."""
+
+
+def write_result(path: Path, text: str) -> None:
+    """Writes a file whole or not at all. Raises UnwritableError, and what stood there stays."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def unwritable(path: Path, error: OSError) -> UnwritableError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -204,9 +205,11 @@ def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int) -> bytes:
 def _explain(config: TokenizerConfig, message: str) -> str:
     reason = message.strip().splitlines()[-1] if message.strip() else "unknown reason"
     if "required_chars" in message or "smaller than" in message:
+        numbers = re.search(r"(\d+) vs (\d+)", message)
+        needed = f" to {int(numbers[2]):,} or more" if numbers else ""
         return (
             f"tokenizer.vocab_size = {config.vocab_size} is smaller than the number of different characters in the "
-            "corpus: raise it, or lower tokenizer.character_coverage"
+            f"corpus: raise it{needed}, or lower tokenizer.character_coverage"
         )
     if "sentences" in message or "empty" in message or "all_chars_count" in message:
         return "the training corpus has no text to learn a tokenizer from"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
+import os
 import random
 import re
 import socket
@@ -291,6 +293,31 @@ def test_the_json_has_all_that_it_takes_to_check_a_score(report: BenchmarkReport
 def test_a_report_that_cannot_be_written_is_a_data_error(report: BenchmarkReport, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         save_report(report, tmp_path / "no-such-folder" / "out.json")
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(
+    report: BenchmarkReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("what was found before")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(DataError, match=r"out\.json: no space left"):
+        save_report(report, path)
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("out.json", "what was found before")]
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_report_goes_through_links_and_into_devices(report: BenchmarkReport, tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to("real.json")
+    save_report(report, tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text(encoding="utf-8")) == report.as_dict()
+    save_report(report, Path(os.devnull))
+    assert not Path(os.devnull).is_file()
 
 
 def test_the_table_is_aligned_and_complete(report: BenchmarkReport) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -216,7 +217,10 @@ def test_text_without_a_character_is_told(lines: list[str], shared: bool) -> Non
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
 def test_a_vocabulary_smaller_than_the_alphabet_names_the_field(algorithm: Algorithm) -> None:
     message = fails(r"tokenizer\.vocab_size = 20 ", lambda: learn(algorithm=algorithm, vocab_size=20))
-    assert "raise it" in message and "tokenizer.character_coverage" in message
+    needed = re.search(r"raise it to (\d+) or more, or lower tokenizer\.character_coverage", message)
+    assert needed is not None
+    assert learn(algorithm=algorithm, vocab_size=int(needed[1])).source_vocab_size == int(needed[1])
+    fails(r"smaller than", lambda: learn(algorithm=algorithm, vocab_size=int(needed[1]) - 1))
 
 
 def test_a_sample_smaller_than_sentencepiece_takes_is_a_configuration_error() -> None:
