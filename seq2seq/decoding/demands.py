@@ -92,6 +92,10 @@ class Demands:
         starts[EOS] = True
         return starts.to(self.device)
 
+    def asked_for(self, pieces: Sequence[int], prefix: Sequence[int]) -> int:
+        """How many pieces of an output it takes for its prefix and the required phrases that it has."""
+        return max(len(prefix), self.required.end(pieces) if self.required is not None else 0)
+
     def satisfied(self, pieces: Sequence[int], text: str) -> bool:
         """Whether an output is as asked for. A prefix is always there, and may stand in the way of the rest."""
         options = self.options

@@ -59,7 +59,7 @@ class Options:
 class Translation:
     """One hypothesis as text. pieces: as SentencePiece writes them, `▁` for a space, without end-of-sentence.
 
-    satisfied: it has what was asked for: the minimum length, the required phrases, no banned one, no repeated n-gram.
+    satisfied: the text has what was asked for: minimum length, required phrases, no banned one, no repeated n-gram.
     repetition: it ran into a loop, and its text is cut after six rounds; pieces and scores are of all that was found.
     alignment: (word of the source line, word of the text) pairs, counted from 0, where they were asked for.
     """

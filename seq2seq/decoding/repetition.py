@@ -7,8 +7,12 @@ from collections.abc import Hashable, Sequence
 LONGEST, ROUNDS = 8, 6  # pieces of what is repeated; times in a row
 
 
-def loop_end(pieces: Sequence[Hashable], *, longest: int = LONGEST, rounds: int = ROUNDS) -> int | None:
-    """How many pieces there are when the first loop is seen: an n-gram of up to `longest` pieces, `rounds` in a row."""
+def loop_end(pieces: Sequence[Hashable], start: int = 0, *, longest: int = LONGEST, rounds: int = ROUNDS) -> int | None:
+    """How many pieces there are when the first loop is seen: an n-gram of up to `longest` pieces, `rounds` in a row.
+
+    start: the pieces before it are part of no loop.
+    """
+    pieces = pieces[start:]
     if len(pieces) - len(set(pieces)) < rounds - 1:  # most outputs: no piece comes that often
         return None
     runs = [0] * (longest + 1)  # how many pieces in a row equal the one n before
@@ -16,7 +20,7 @@ def loop_end(pieces: Sequence[Hashable], *, longest: int = LONGEST, rounds: int 
         for n in range(1, min(longest, end - 1) + 1):
             runs[n] = runs[n] + 1 if pieces[end - 1 - n] == piece else 0
             if runs[n] == n * (rounds - 1):
-                return end
+                return start + end
     return None
 
 

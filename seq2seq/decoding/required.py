@@ -39,6 +39,15 @@ class Required:
             if any(list(pieces[i : i + len(phrase)]) == phrase for i in range(len(pieces) - len(phrase) + 1))
         )
 
+    def end(self, pieces: Sequence[int]) -> int:
+        """How many pieces there are when the last of the phrases that they have is complete."""
+
+        def first(phrase: list[int]) -> int:
+            ends = range(len(phrase), len(pieces) + 1)
+            return next(end for end in ends if list(pieces[end - len(phrase) : end]) == phrase)
+
+        return max((first(self.phrases[number]) for number in self.met(pieces)), default=0)
+
     def bank(self, met: frozenset[int], tail: Sequence[int]) -> int:
         """The bank of a hypothesis that has some phrases and ends with `tail`."""
         begun = 0

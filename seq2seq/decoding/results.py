@@ -22,6 +22,7 @@ def result_of(
     line: str,
     source: Sequence[int],
     complete: bool,
+    prefix: Sequence[int],
     hypotheses: Sequence[Hypothesis],
     links: Sequence[Links] | None,
     demands: Demands,
@@ -29,12 +30,13 @@ def result_of(
 ) -> TranslationResult:
     """The result for a line, `number` from 0, whose pieces are `source`; an empty line has no hypotheses.
 
-    complete: the source was not cut.
+    complete: the source was not cut. prefix: the pieces that each hypothesis had to begin with. A loop ends a text only
+    behind what was asked for.
     """
     if not hypotheses:
         empty = Translation("", 0.0, 0.0, (), (), True, alignment=None if links is None else ())
         return TranslationResult(line, (empty,))
-    ends = [loop_end(one.pieces) for one in hypotheses]
+    ends = [loop_end(one.pieces, demands.asked_for(one.pieces, prefix)) for one in hypotheses]
     if any(ends) and loop_end(source) is not None:  # what the source repeats is no fault
         ends = [None] * len(hypotheses)
     texts = texts_of(demands.tokenizer, [one.pieces[:end] for one, end in zip(hypotheses, ends, strict=True)])
@@ -57,7 +59,7 @@ def _translation(found: Hypothesis, text: str, end: int | None, links: Links | N
         tuple(demands.tokenizer.target_pieces(found.pieces)),
         found.piece_log_probabilities,
         found.ended,
-        satisfied=not demands.any or demands.satisfied(found.pieces, text),
+        satisfied=not demands.any or demands.satisfied(found.pieces[:end], text),
         repetition=end is not None,
         alignment=links,
     )

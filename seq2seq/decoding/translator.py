@@ -197,7 +197,7 @@ class Translator:
             if text.startswith(said) and len(text) > len(said) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
                 yield text[len(said) :]
                 said = text
-            if loop_end(pieces) is not None and loop_end(asked.source.tolist()) is None:
+            if loop_end(pieces, len(asked.prefix)) is not None and loop_end(asked.source.tolist()) is None:
                 self.warn(loop_warning(0, len(pieces)))
                 break
         if rest := texts_of(self.tokenizer, [pieces])[0][len(said) :]:
@@ -252,6 +252,7 @@ class Translator:
                 line,
                 asked[number].source.tolist(),
                 asked[number].complete,
+                asked[number].prefix,
                 found[number],
                 None if links is None else links[number],
                 demands,

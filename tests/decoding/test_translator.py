@@ -121,27 +121,63 @@ def test_alternatives_differ_and_begin_with_the_best(
     assert len(translate("--diverse", "2", lines=sources[:2]).lines) == 4
 
 
-def test_a_loop_is_cut_and_marked(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    warnings: list[str] = []
-    loud = Translator.of(translator.model, translator.tokenizer, translator.config, warnings.append)
-    # The way into a loop: the decoder's answer does not depend on what it has said.
-    model = loud.model
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def looping(translator: Translator, warnings: list[str]) -> Iterator[Translator]:
+    """Says piece 4 for as long as it may not end, and tells `warnings`."""
+    model = translator.model
     with torch.no_grad():
         before = model.output_weight.clone()
-        try:
-            model.output_weight.zero_()  # all pieces are equally probable, and the first of them is end-of-sentence
-            looping = Translator.of(model, translator.tokenizer, translator.config, warnings.append)
-            [result] = looping.translate([LINE], beam_size=1, min_length=40)
-            streamed = "".join(looping.stream_tokens(LINE, Options(min_length=40)))
-        finally:
-            model.output_weight.copy_(before)
+        model.output_weight.zero_()  # all pieces are equally probable, and the first of them is end-of-sentence
+        yield Translator.of(model, translator.tokenizer, translator.config, warnings.append)
+        model.output_weight.copy_(before)
+
+
+def test_a_loop_is_cut_and_marked(looping: Translator, warnings: list[str]) -> None:
+    [result] = looping.translate([LINE], beam_size=1, min_length=40)
     [one] = result.hypotheses
     assert one.repetition and len(one.pieces) == 40
-    assert translator.tokenizer.decode([[4] * 6]) == [one.text]
-    assert streamed == one.text
-    assert warnings[0] == "line 1 runs into a loop: its translation is cut after 6 pieces"
+    assert looping.tokenizer.decode([[4] * 6]) == [one.text]
+    assert not one.satisfied  # what is put out has less than 40 pieces
+    assert warnings == [
+        "line 1 runs into a loop: its translation is cut after 6 pieces",
+        "line 1: no translation was found that is all that was asked for",
+    ]
+    assert "".join(looping.stream_tokens(LINE, Options(min_length=40))) == one.text
+
+
+def test_a_translation_without_a_loop_is_not_marked(translator: Translator) -> None:
     [quiet] = translator.translate([LINE])
     assert not quiet.hypotheses[0].repetition
+
+
+def test_a_prefix_is_put_out_whole_though_it_repeats_itself(translator: Translator) -> None:
+    prefix = " ".join(["der"] * 10)
+    [result] = translator.translate([LINE], prefix=prefix, beam_size=1)
+    assert result.text.startswith(prefix) and not result.hypotheses[0].repetition
+    assert "".join(translator.stream_tokens(LINE, Options(prefix=prefix))) == result.text
+
+
+def test_a_loop_behind_a_prefix_is_cut_after_rounds_of_its_own(looping: Translator, warnings: list[str]) -> None:
+    forced = [4] * 10  # what it goes on with, too
+    [prefix] = looping.tokenizer.decode([forced])
+    assert looping.tokenizer.encode_target([prefix]) == [forced]
+    [result] = looping.translate([LINE], prefix=prefix, beam_size=1, min_length=40)
+    assert result.hypotheses[0].repetition
+    assert looping.tokenizer.decode([[4] * 16]) == [result.text]
+    assert "".join(looping.stream_tokens(LINE, Options(prefix=prefix, min_length=40))) == result.text
+    assert warnings[0] == warnings[-1] == "line 1 runs into a loop: its translation is cut after 16 pieces"
+
+
+def test_required_phrases_are_put_out_whole_though_they_repeat_themselves(translator: Translator) -> None:
+    phrase = " ".join(["der"] * 8)
+    for result in translator.translate([LINE], require=[phrase, "König"], beam_size=12, n_best=3):
+        for one in result.hypotheses:
+            assert one.satisfied and phrase in one.text and "König" in one.text
 
 
 def test_an_empty_line_has_one_empty_translation(translator: Translator) -> None:
