@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +48,8 @@ class Result(Protocol):
 
 class Translator(Protocol):
     """What the benchmark needs of a `seq2seq.decoding.translator.Translator`."""
+
+    warn: Callable[[str], None]
 
     @property
     def config(self) -> DecodingConfig: ...
@@ -175,7 +177,11 @@ def translate_test_set(
     options = {"beam_size": beam_size, "length_penalty": length_penalty}
     first = next((line for line in sources if line.strip()), None)
     if first is not None:
-        translator.translate([first], beam_size=beam_size, length_penalty=length_penalty)
+        warn, translator.warn = translator.warn, lambda text: None  # it is translated, and warned of, once more
+        try:
+            translator.translate([first], beam_size=beam_size, length_penalty=length_penalty)
+        finally:
+            translator.warn = warn
     start = time.perf_counter()
     results = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty)
     seconds = time.perf_counter() - start

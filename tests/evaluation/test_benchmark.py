@@ -11,7 +11,7 @@ import random
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,19 +63,26 @@ class Result:
 
 @dataclass
 class FakeTranslator:
-    """Knows translations by heart, each with as many pieces as words, and remembers what it was asked."""
+    """Knows translations by heart, each with as many pieces as words, and remembers what it was asked.
+
+    It warns of each line that it does not know.
+    """
 
     known: dict[str, str]
     delay: float = 0.0
     config: DecodingConfig = field(default_factory=DecodingConfig)
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
     calls: list[tuple[int, int | None, float | None]] = field(default_factory=list)
+    warn: Callable[[str], None] = lambda text: None
 
     def translate(
         self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None
     ) -> list[Result]:
         self.calls.append((len(lines), beam_size, length_penalty))
         time.sleep(self.delay)
+        for number, line in enumerate(lines, 1):
+            if line not in self.known:
+                self.warn(f"line {number} is not known")
         return [Result(self.known.get(line, "")) for line in lines]
 
 
@@ -125,6 +132,14 @@ def test_translating_is_timed_and_target_pieces_are_counted_with_end_of_sentence
     assert output.decoding is not None
     assert (output.decoding["beam_size"], output.decoding["length_penalty"]) == (2, 0.6)
     assert output.overlap is None
+
+
+def test_what_is_translated_before_the_clock_starts_is_not_warned_of_twice() -> None:
+    warnings: list[str] = []
+    translator = FakeTranslator({"": "", "two words": "zwei Worte"}, warn=warnings.append)
+    translate_test_set(translator, ["", "unknown", "two words"], name="runs/A")
+    assert warnings == ["line 2 is not known"]
+    assert translator.warn == warnings.append
 
 
 def test_a_test_set_of_empty_lines_is_translated_and_scored() -> None:
