@@ -41,7 +41,10 @@ class VerificationError(UserError):
 
 @dataclass
 class Proof:
-    """What verify-resume found. whole, resumed: hashes of each part of the two runs; kills: the steps seen last."""
+    """What verify-resume found. whole, resumed: hashes of each part of the two runs.
+
+    kills: the steps seen last before each kill that interrupted the training.
+    """
 
     steps: int
     seed: int
@@ -86,7 +89,7 @@ def verify_resume(
 ) -> Proof:
     """Trains twice below `folder`, as described above. tell: gets a line for each thing that is done.
 
-    Raises OptionError for numbers that cannot be, VerificationError where a training fails.
+    Raises OptionError for numbers that cannot be, VerificationError where a training fails, or ends before any kill.
     """
     if sys.platform == "win32":
         raise OptionError("verify-resume: kills with SIGKILL, which this system does not have")
@@ -99,20 +102,12 @@ def verify_resume(
     began = time.monotonic()
     _train(recipe, folder / "whole")
     tell(f"trained {steps:,} steps without interruption in {time.monotonic() - began:.0f} s")
-    generator = random.Random(seed)
-    targets = sorted(generator.sample(range(1, steps), kills))
-    last_seen = []
-    for number, target in enumerate(targets, 1):
-        step = _train_and_kill(recipe, folder / "killed", target, generator)
-        if step is None:  # nothing was left to be killed: it had ended
-            break
-        last_seen.append(step)
-        left = Run(folder / "killed").latest_checkpoint()
-        tell(f"kill {number} of {kills}: at step {step:,}, last checkpoint {f'{left.step:,}' if left else 'none'}")
+    one = Run.open(folder / "whole")
+    last_seen = _interrupt(recipe, folder / "killed", one.checkpoints()[-1].step, steps, kills, seed, tell)
     began = time.monotonic()
     _train(recipe, folder / "killed")
     tell(f"resumed to the end in {time.monotonic() - began:.0f} s")
-    one, other = Run.open(folder / "whole"), Run.open(folder / "killed")
+    other = Run.open(folder / "killed")
     environment = one.checkpoints()[-1].state().get("environment", {})
     return Proof(steps, seed, fingerprints(one), fingerprints(other), last_seen, environment)
 
@@ -157,6 +152,31 @@ def _hash(value: object) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def _interrupt(
+    recipe: Path, folder: Path, end: int, steps: int, kills: int, seed: int, tell: Callable[[str], None]
+) -> list[int]:
+    """Kills a training that ends at step `end`, up to so many times; returns the last step that each kill saw.
+
+    Raises VerificationError where none came in time.
+    """
+    generator = random.Random(seed)
+    last_seen: list[int] = []
+    for target in sorted(generator.sample(range(1, steps), kills)):
+        step = _train_and_kill(recipe, folder, target, generator)
+        left = Run(folder).latest_checkpoint()
+        if step is None or (left is not None and left.step >= end):  # nothing was left to be interrupted
+            break
+        last_seen.append(step)
+        saved = f"{left.step:,}" if left else "none"
+        tell(f"kill {len(last_seen)} of {kills}: at step {step:,}, last checkpoint {saved}")
+    longer = f"with more steps, such as --steps {2 * steps}, kills come in time"
+    if not last_seen:
+        raise VerificationError(f"nothing was interrupted: the training had ended before it was killed; {longer}")
+    if len(last_seen) < kills:
+        tell(f"only {len(last_seen)} of {kills} kills interrupted the training, which had ended by then; {longer}")
+    return last_seen
+
+
 def _train(recipe: Path, folder: Path) -> None:
     """Begins or goes on with the run in `folder`, to its end."""
     with _process(recipe, folder) as process:
@@ -172,16 +192,16 @@ def _train_and_kill(recipe: Path, folder: Path, target: int, generator: random.R
     """
     with _process(recipe, folder) as process:
         assert process.stderr is not None
-        reached, before, lines = 0, time.monotonic(), []
-        for line in process.stderr:
+        reached, before, lines, killed = 0, time.monotonic(), [], False
+        for line in process.stderr:  # to its end: what it told before it was killed may be read only afterwards
             lines.append(line)
             if found := STEP.match(line):
                 now = time.monotonic()
                 reached, pace, before = int(found[1].replace(",", "")), now - before, now
-                if reached >= target:
+                if reached >= target and not killed:
                     time.sleep(generator.random() * min(pace, 1.0))  # anywhere within the next step, or in a save
                     process.kill()
-                    break
+                    killed = True
         process.wait()
     if process.returncode > 0:
         raise _failed(lines)

@@ -160,10 +160,11 @@ def verify_resume(
     """Train twice for a few steps, once whole, once killed at random steps and resumed, and compare to the bit.
 
     CONFIG is a recipe, or the config.toml of a run. Both trainings are processes of their own in a temporary folder and
-    are ended by SIGKILL. Ends with 1 where weights, optimizer, order of batches, log or final model differ.
+    are ended by SIGKILL. Ends with 1 where weights, optimizer, order of batches, log or final model differ, and where
+    the training was over before it was killed.
     """
-    if json_ is not None and not json_.absolute().parent.is_dir():
-        raise OptionError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    if json_ is not None:
+        _check_json(json_)
     import tempfile
 
     from seq2seq import verifying
@@ -178,3 +179,20 @@ def verify_resume(
         write_json(json_, proof.as_json())
     if not proof.identical:
         raise typer.Exit(1)
+
+
+def _check_json(path: Path) -> None:
+    """Raises OptionError where the file could not be written when the trainings are done."""
+    import tempfile
+
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OptionError(f"--json {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise OptionError(f"--json {path}: is a folder; name a file")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OptionError(
+            f"--json {path}: cannot be written ({error.strerror}); check the folder and its permissions"
+        ) from None
