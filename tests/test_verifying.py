@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
 import random
 import shutil
 import sys
@@ -147,17 +147,14 @@ def test_numbers_that_cannot_be_are_named(tmp_path: Path, steps: int, kills: int
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_trained(
     tiny_corpus: Path, run_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(**_: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
     monkeypatch.setattr(verifying, "verify_resume", lambda *_, **__: pytest.fail("it trained"))
     result = run_cli("verify-resume", "recipe.toml", "--json", tmp_path, cwd=tiny_corpus)
     assert result.code == 2 and f"--json {tmp_path}: is a folder; name a file" in result.err
     result = run_cli("verify-resume", "recipe.toml", "--json", tmp_path / "none" / "proof.json", cwd=tiny_corpus)
     assert result.code == 2 and "there is no folder" in result.err
-    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # as for whoever is not root
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: mode != os.W_OK)  # as for whoever is not root
     result = run_cli("verify-resume", "recipe.toml", "--json", tmp_path / "proof.json", cwd=tiny_corpus)
-    assert result.code == 2 and "proof.json: cannot be written (Permission denied)" in result.err
+    assert result.code == 2 and "proof.json: may not be written; check the folder and its permissions" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from seq2seq.commands.common import (
+    check_result_file,
     option,
     signals,
     tell,
@@ -164,35 +165,19 @@ def verify_resume(
     the training was over before it was killed.
     """
     if json_ is not None:
-        _check_json(json_)
+        check_result_file("--json", json_)
     import tempfile
 
     from seq2seq import verifying
-    from seq2seq.files import write_json
+    from seq2seq.files import json_bytes
     from seq2seq.recipe import load_config
+    from seq2seq.text.errors import write_result
 
     settings = load_config(config, overrides=set_ or [])
     with tempfile.TemporaryDirectory(prefix="seq2seq-verify-") as folder:
         proof = verifying.verify_resume(settings, Path(folder), steps=steps, kills=kills, seed=seed, tell=tell)
     print(verifying.describe(proof))
     if json_ is not None:
-        write_json(json_, proof.as_json())
+        write_result(json_, json_bytes(proof.as_json()).decode())
     if not proof.identical:
         raise typer.Exit(1)
-
-
-def _check_json(path: Path) -> None:
-    """Raises OptionError where the file could not be written when the trainings are done."""
-    import tempfile
-
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OptionError(f"--json {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise OptionError(f"--json {path}: is a folder; name a file")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OptionError(
-            f"--json {path}: cannot be written ({error.strerror}); check the folder and its permissions"
-        ) from None
