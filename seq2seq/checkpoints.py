@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ STATE_HASH = "state_sha256"
 OVERHEAD_BYTES = 256 * 1024
 # Folders that are being written, and of these the ones that are being replaced or removed.
 SAVING, ASIDE = ".saving-", ".saving-old-"
+OWN_FOLDER = re.compile(r"(damaged-)?step-\d+")
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,21 @@ class CheckpointFolder:
                 shutil.rmtree(_set_aside(checkpoint.path), ignore_errors=True)
         for checkpoint in kept[:-resumable]:
             (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
+
+    def foreign(self) -> Path | None:
+        """The first thing among the checkpoints that no run wrote, or the folder of them where it is a file."""
+        folder = self.path / CHECKPOINTS
+        if folder.exists() and not folder.is_dir():
+            return folder
+        for entry in sorted(folder.glob("*")):
+            if entry.name.startswith(SAVING):
+                continue
+            if not OWN_FOLDER.fullmatch(entry.name) or not entry.is_dir():
+                return entry
+            for file in sorted(entry.glob("*")):
+                if file.name not in (MODEL, OPTIMIZER, STATE):
+                    return file
+        return None
 
     def clean_checkpoints(self) -> None:
         """Removes what an interrupted save or removal left behind; puts back what only lacks its replacement."""

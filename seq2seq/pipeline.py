@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from seq2seq.belongings import check_place
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
@@ -166,7 +167,10 @@ def _telling_how_to_go_on(run: Run) -> Iterator[None]:
 def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: bool) -> Run:
     """The run to write, nothing of it changed yet. Raises RunError where it cannot be as asked."""
     if not resume:
-        return Run(run_dir) if overwrite and Run.exists(run_dir) else Run.create(run_dir)
+        if not (overwrite and Run.exists(run_dir)):
+            return Run.create(run_dir)
+        check_place(run_dir, overwrite=True)
+        return Run(run_dir)
     run = Run.open(run_dir)
     check_changes(run.config(), config)
     return run
@@ -226,9 +230,9 @@ def _write_beginning(config: Config, run: Run, corpora: Corpora, hashes: Hashes 
     """Writes what a run has from its first step on. overwrite: removes the run that the folder holds."""
     if overwrite:
         Run.create(run.path, overwrite=True)
+    run.write_identity(corpora.identity)  # first: it tells whose the other files are, should this end here
     run.write_tokenizer(corpora.tokenizer)
     run.write_source_hashes(hashes)
-    run.write_identity(corpora.identity)
     run.write_config(config)  # last: from now on it is a run, which can be resumed
 
 

@@ -33,8 +33,24 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from torch import Tensor
 
-from seq2seq.atomic import left_behind, sync
-from seq2seq.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, OVERHEAD_BYTES, STATE, CheckpointFolder, tensor_bytes
+from seq2seq.atomic import sync
+from seq2seq.belongings import CARD as CARD
+from seq2seq.belongings import CONFIG as CONFIG
+from seq2seq.belongings import CORPUS as CORPUS
+from seq2seq.belongings import (
+    IDENTITY,
+    METRICS,
+    MODEL_INFO,
+    REMOVED,
+    SOURCE_HASHES,
+    check_place,
+    check_run_links,
+    holds_run,
+    remove_run,
+    temporary_files,
+)
+from seq2seq.belongings import LOCK as LOCK
+from seq2seq.checkpoints import MODEL, OVERHEAD_BYTES, CheckpointFolder, tensor_bytes
 from seq2seq.checkpoints import Checkpoint as Checkpoint
 from seq2seq.config import Config, ConfigError
 from seq2seq.files import (
@@ -57,23 +73,11 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
 from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
-from seq2seq.untrusted import check_links
 from seq2seq.weights import build_model as build_model
 from seq2seq.weights import check_network, check_weights
 from seq2seq.weights import load_weights as load_weights
 
 FORMAT_VERSION = 1
-CONFIG, MODEL_INFO = "config.toml", "model.json"
-METRICS, CARD = "metrics.jsonl", "README.md"
-IDENTITY = "identity.json"
-SOURCE_HASHES = "training_sources.safetensors"
-RUN_FILES = (
-    MODEL_INFO, MODEL, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png", IDENTITY,
-    CONFIG,
-)  # fmt: skip
-# Hidden: a folder `corpus` beside a run may be the user's own.
-CORPUS, LOCK, REMOVED = ".corpus", ".lock", ".removed-checkpoints"
-CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE)
 MAX_METRICS_LINE = 1 << 20  # characters; ours have some 300
 
 
@@ -82,23 +86,26 @@ class Run(CheckpointFolder):
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether the folder holds a run, or what could be one: anything that must not be overwritten unasked."""
-        return any((path / name).exists() for name in (CONFIG, MODEL, MODEL_INFO, METRICS, CHECKPOINTS))
+        """Whether the folder holds a run, or what is left of one, which must not be overwritten unasked."""
+        return holds_run(path)
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> Run:
-        """An empty run folder. Where one holds a run already, raises RunError unless `overwrite`, which removes it."""
+        """An empty run folder. Where one holds a run already, raises RunError unless `overwrite`, which removes it.
+
+        Raises RunError also where a run would replace what no run wrote, whether `overwrite` or not.
+        """
+        check_place(path, overwrite=overwrite)
         if cls.exists(path):
-            if not overwrite:
-                raise RunError(f"{path} holds a run already: continue it with --resume, or replace it with --overwrite")
             remove_run(path)
-        elif (path / CARD).exists():
-            raise RunError(f"{path / CARD}: a run would replace it: choose another folder with --run-dir")
         try:
             path.mkdir(parents=True, exist_ok=True)
             sync(path.parent)
         except OSError as error:
-            raise RunError(f"{path}: the run folder cannot be made: {error.strerror}") from None
+            reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            raise RunError(
+                f"{path}: the run folder cannot be made: {reason}; choose another folder with --run-dir"
+            ) from None
         return cls(path)
 
     @classmethod
@@ -326,38 +333,10 @@ class Run(CheckpointFolder):
         """Removes what an interrupted save or removal left behind."""
         self.clean_checkpoints()
         shutil.rmtree(self.path / REMOVED, ignore_errors=True)
-        for path in _temporary_files(self.path):
+        for path in temporary_files(self.path):
             path.unlink(missing_ok=True)
 
 
 def resume_command(path: Path) -> str:
     """What to type to continue a run."""
     return shlex.join(["seq2seq", "train", "--run-dir", str(path), "--resume"])
-
-
-def check_run_links(path: Path) -> None:
-    """Raises UntrustedError where something of a run folder is a link out of it: it may be a stranger's."""
-    check_links(path, (*RUN_FILES, CORPUS, LOCK, CHECKPOINTS, REMOVED))
-    folders = [folder.name for folder in (path / CHECKPOINTS).glob("*")]
-    check_links(path / CHECKPOINTS, folders)
-    check_links(path / CHECKPOINTS, [f"{folder}/{name}" for folder in folders for name in CHECKPOINT_FILES])
-
-
-def remove_run(path: Path) -> None:
-    """Removes the files of a run and nothing else that may lie in the folder.
-
-    Not the prepared corpus, which every training makes anew, and which may be open. The checkpoints go first and all at
-    once, the configuration last: whenever this is interrupted, what is left is a run, without checkpoints or with all.
-    """
-    removed = path / REMOVED
-    shutil.rmtree(removed, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(path / CHECKPOINTS, removed)
-    shutil.rmtree(removed, ignore_errors=True)
-    for own in (*_temporary_files(path), *(path / name for name in RUN_FILES)):
-        own.unlink(missing_ok=True)
-
-
-def _temporary_files(path: Path) -> list[Path]:
-    """What writers that were killed left in a run folder."""
-    return [left for name in RUN_FILES for left in left_behind(path, name)]

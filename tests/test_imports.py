@@ -23,6 +23,7 @@ ORDER: list[set[str]] = [
     {"recipe", "runtime", "workers", "text", "model"},
     {"files"},
     {"checkpoints", "resuming", "weights", "keeping"},
+    {"belongings"},
     {"run"},
     {"training", "decoding", "finetuning"},
     {"evaluation", "inspection", "export", "serving", "model_card", "curves", "preflight", "preparing"},

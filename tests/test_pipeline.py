@@ -467,6 +467,39 @@ def test_overwriting_replaces_the_run_and_leaves_what_is_not_its_own(copied: Pat
     assert next(outcome.run.metrics())["step"] == 2
 
 
+def test_what_no_run_wrote_is_left_as_it_is(tmp_path: Path, copied: Path, finished: Finished) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("[data]\ntrain_pairs = 'mine.tsv'\n")
+    (copied / "checkpoints" / "mine.ckpt").write_text("mine")
+    for folder, words in (
+        (tmp_path / "mine", "config.toml: a run would replace it"),
+        (copied, "mine.ckpt: is no part"),
+    ):
+        before = snapshot(folder)
+        fails(RunError, words, lambda folder=folder: train(finished.config, folder, overwrite=True))
+        assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("writer", ["write_tokenizer", "write_source_hashes", "write_config"])
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_start_that_was_killed_is_no_hindrance(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, writer: str, options: dict[str, bool]
+) -> None:
+    """Its tokenizer is known for a run's, where that of the user is not."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, writer, killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(finished.config, tmp_path / "run")
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "identity.json").exists()
+    shorter = finished.config.training.model_copy(update={"max_steps": 1})
+    config = finished.config.model_copy(update={"training": shorter})
+    assert train(config, tmp_path / "run", **options).state.step == 1
+
+
 def test_overwriting_with_a_corpus_that_cannot_be_read_leaves_the_run_as_it_was(
     copied: Path, finished: Finished
 ) -> None:

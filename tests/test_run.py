@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +115,78 @@ def test_opening_what_is_no_run_says_what_to_do(tmp_path: Path) -> None:
     fails(lambda: Run.open(tmp_path / "file"), "file: no such run folder")
 
 
-@pytest.mark.parametrize("name", ["config.toml", "model.safetensors", "model.json", "metrics.jsonl", "checkpoints"])
-def test_a_folder_with_anything_of_a_run_in_it_is_not_taken_unasked(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    assert Run.exists(tmp_path)
-    fails(lambda: Run.create(tmp_path), "holds a run already", "--resume", "--overwrite")
-    assert (tmp_path / name).exists()
+def test_a_run_is_not_taken_unasked(finished: Run) -> None:
+    before = tree(finished.path)
+    fails(lambda: Run.create(finished.path), "holds a run already", "--resume", "--overwrite")
+    assert tree(finished.path) == before
+
+
+NAMES = ("config.toml", "model.safetensors", "model.json", "metrics.jsonl", "checkpoints", "tokenizer.model",
+         "source.model", "identity.json", "curves.png", "README.md")  # fmt: skip
+RECIPE = "[data]\ntrain_pairs = 'mine.tsv'\n"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *({name: ""} for name in NAMES),
+        {"README.md": "my project", "notes.txt": "mine"},
+        {"config.toml": "[x]"},
+        {"config.toml": RECIPE},
+        {"checkpoints/mine.ckpt": "mine"},
+        {"checkpoints/step-100/model.safetensors": "mine", "checkpoints/step-100/state.json": "{}"},
+        {"model.json": '{"layers": 6}'},
+        {"identity.json": '{"name": "me"}', "tokenizer.model": "mine"},
+    ],
+    ids=str,
+)
+def test_what_no_run_wrote_is_neither_replaced_nor_removed(tmp_path: Path, own: dict[str, str]) -> None:
+    for name, content in own.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    before = tree(tmp_path)
+    assert not Run.exists(tmp_path)
+    for create in (Run.create, lambda path: Run.create(path, overwrite=True)):
+        named = fails(partial(create, tmp_path), "a run would replace it", "--run-dir")
+        assert any(named.startswith(f"{tmp_path / name}: ") for name in (*own, "checkpoints"))
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("notes.txt", "notes.txt"),
+        ("best/model.pt", "best"),
+        ("step-00000001/notes.txt", "step-00000001/notes.txt"),
+        ("step-by-step/1.txt", "step-by-step"),
+    ],
+)
+def test_what_no_run_wrote_among_its_checkpoints_is_not_removed(finished: Run, name: str, named: str) -> None:
+    folder = finished.path / "checkpoints"
+    for own in ("damaged-step-00000007", ".saving-abc"):
+        (folder / own).mkdir()
+        (folder / own / "state.json").touch()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"mine")
+    before = tree(finished.path)
+    fails(lambda: Run.create(finished.path, overwrite=True), f"{folder / named}: is no part of the run", "move it")
+    assert tree(finished.path) == before
+    (folder / named).rename(finished.path / "elsewhere")
+    Run.create(finished.path, overwrite=True)
+    assert [path.name for path in finished.path.iterdir()] == ["elsewhere"]
+
+
+@pytest.mark.parametrize("kept", ["config.toml", "model.json", "checkpoints", "identity.json"])
+def test_a_run_of_which_little_is_sound_can_still_be_replaced(finished: Run, kept: str) -> None:
+    finished.write_identity({"corpus": "1", "tokenizer": "2"})
+    for path in finished.path.iterdir():
+        if path.is_file() and path.name != kept:
+            path.write_bytes(b"damaged")
+    if kept != "checkpoints":
+        (finished.checkpoints()[0].path / "state.json").write_bytes(b"damaged")
+    fails(lambda: Run.create(finished.path), "holds a run already")
+    Run.create(finished.path, overwrite=True)
+    assert tree(finished.path) == {}
 
 
 def test_overwriting_removes_the_runs_own_files_and_nothing_else(finished: Run) -> None:
@@ -134,16 +201,11 @@ def test_overwriting_removes_the_runs_own_files_and_nothing_else(finished: Run) 
     assert not Run.exists(finished.path)
 
 
-def test_a_readme_that_no_run_wrote_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("my project", encoding="utf-8")
-    fails(lambda: Run.create(tmp_path, overwrite=True), "README.md", "another folder")
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my project"
-
-
 def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    fails(lambda: Run.create(tmp_path / "file"), "file", "cannot be made")
-    fails(lambda: Run.create(tmp_path / "file" / "run"), "file/run", "cannot be made")
+    remedy = "choose another folder with --run-dir"
+    fails(lambda: Run.create(tmp_path / "file"), "file: the run folder cannot be made: it is a file", remedy)
+    fails(lambda: Run.create(tmp_path / "file" / "run"), "file/run: the run folder cannot be made", remedy)
 
 
 def test_one_kind_of_tokenizer_takes_the_place_of_the_other(tmp_path: Path, tokenizers: dict[bool, Tokenizer]) -> None:
