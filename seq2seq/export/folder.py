@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seq2seq.export.errors import ExportError
+from seq2seq.export.light import read_certificate
 
 CERTIFICATE = "certificate.json"
 
@@ -17,14 +18,23 @@ CERTIFICATE = "certificate.json"
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raises ExportError where something stands at `path` that an export must not replace.
 
-    overwrite: another export, which has a certificate, may be replaced; nothing else ever is.
+    overwrite: another export may be replaced, if nothing is in the folder but the files that its certificate names;
+    nothing else ever is.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir():
         raise ExportError(f"{path}: is a file; name a folder for the export")
-    if not (path / CERTIFICATE).exists():
+    certificate = read_certificate(path / CERTIFICATE)
+    files = None if certificate is None else certificate.get("files")
+    if not isinstance(files, dict):
         raise ExportError(f"{path}: holds something else than an export; choose another folder")
+    for entry in sorted(path.iterdir()):
+        if entry.name not in (*files, CERTIFICATE) or entry.is_dir():
+            raise ExportError(
+                f"{entry}: is no part of the export in that folder, and would be removed with it: move it elsewhere, "
+                "or choose another folder"
+            )
     if not overwrite:
         raise ExportError(f"{path}: holds an export already: choose another folder, or replace it with --overwrite")
 

@@ -16,8 +16,10 @@ from seq2seq.export.certificate import Bounds, Errors, bounds_for, our_logits
 from seq2seq.export.ctranslate2_format import CTranslate2Model
 from seq2seq.export.errors import ExportError
 from seq2seq.export.exporting import ODD_LINES, Certification, describe, export_run
+from seq2seq.export.folder import new_folder
 from seq2seq.export.huggingface_format import HuggingFaceModel
 from seq2seq.export.sentences import choose_sentences
+from seq2seq.files import write_json
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.errors import DataError
@@ -190,6 +192,40 @@ def test_folders_that_are_taken_are_left_alone(make_run: Any, tmp_path: Path) ->
         run, tmp_path / "empty", to="ctranslate2", quantization="int8_float32", overwrite=True, certification=FEW
     )
     assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
+
+
+# Folders, without a model to put into them
+
+
+def write_export(folder: Path, text: str, *, overwrite: bool = False) -> None:
+    with new_folder(folder, overwrite=overwrite) as temporary:
+        (temporary / "model.bin").write_text(text)
+        write_json(temporary / "certificate.json", {"files": {"model.bin": "0"}})
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "plots/one.svg", "model.bin/mine"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_export_with_files_of_the_user_is_not_replaced(name: str, overwrite: bool, tmp_path: Path) -> None:
+    write_export(tmp_path / "out", "first")
+    write_export(tmp_path / "out", "second", overwrite=True)
+    mine = tmp_path / "out" / name
+    if name.startswith("model.bin"):
+        mine.parent.unlink()
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    first = tmp_path / "out" / name.partition("/")[0]
+    with pytest.raises(ExportError) as error:
+        write_export(tmp_path / "out", "third", overwrite=overwrite)
+    assert str(error.value).startswith(f"{first}: is no part of the export") and "move it" in str(error.value)
+    assert mine.read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_certificate_that_no_export_wrote_makes_no_export(tmp_path: Path) -> None:
+    for content in ("passed, with honours", "{}", '{"files": []}'):
+        (tmp_path / "certificate.json").write_text(content)
+        with pytest.raises(ExportError, match="something else than an export"):
+            write_export(tmp_path, "first", overwrite=True)
+        assert (tmp_path / "certificate.json").read_text() == content
 
 
 @pytest.mark.parametrize(("to", "package"), [("ctranslate2", "ctranslate2"), ("huggingface", "transformers")])
