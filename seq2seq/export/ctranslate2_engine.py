@@ -9,6 +9,7 @@ log-probabilities by |y|^alpha and renormalises what remains when padding, unkno
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +24,7 @@ from seq2seq.decoding.options import (
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.errors import OptionError
-from seq2seq.export.errors import ExportError
+from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.folder import CERTIFICATE
 from seq2seq.export.light import LightRun, check_quantization, read_certificate
 from seq2seq.export.packages import need_ctranslate2
@@ -322,12 +323,19 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
     from seq2seq.export.exporting import Certification, export_run
 
     warn(f"making an export ({quantization}) in {folder}, once for this model")
-    export_run(
-        run.path,
-        folder,
-        to="ctranslate2",
-        quantization=quantization,
-        overwrite=True,
-        certification=Certification(most=CERTIFY_SENTENCES),
-    )
+    try:
+        export_run(
+            run.path,
+            folder,
+            to="ctranslate2",
+            quantization=quantization,
+            overwrite=True,
+            certification=Certification(most=CERTIFY_SENTENCES),
+        )
+    except UnwritableExportError as error:
+        elsewhere = shlex.join(["seq2seq", "export", str(run.path), "FOLDER", "--to", "ctranslate2"])
+        raise ExportError(
+            f"{error}; translate once where {run.path} can be written, or with a copy of it that can; `{elsewhere}` "
+            "writes an export elsewhere"
+        ) from None
     return folder

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from seq2seq.export.errors import ExportError
+from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
+from seq2seq.text.errors import unwritable
 
 CERTIFICATE = "certificate.json"
 
@@ -44,11 +45,16 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Gives a temporary folder beside `path` to write into, and renames it to `path` at the end.
 
     Where anything goes wrong, the temporary folder is removed and what stood at `path` stays. Raises ExportError as
-    `check_free` does.
+    `check_free` does, and where the folder cannot be made.
     """
     check_free(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except FileExistsError:
+        raise ExportError(f"{path.parent}: is a file where a folder should be; rename it") from None
+    except OSError as error:
+        raise UnwritableExportError(str(unwritable(path, error))) from None
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp's is for its owner alone

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,27 @@ def test_a_damaged_export_is_told_in_one_line(make_run: Any) -> None:
     with pytest.raises(ExportError, match=r"cannot load it .* remove the folder$") as error:
         CTranslate2Translator(run, threads=1)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_where_no_export_can_be_kept_is_told_with_a_remedy(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    (run / "exports").touch()
+    with pytest.raises(ExportError, match=r"/exports: is a file where a folder should be; rename it$"):
+        CTranslate2Translator(run, threads=1)
+    (run / "exports").unlink()
+
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    with pytest.raises(ExportError) as error:
+        CTranslate2Translator(run, threads=1)
+    message = str(error.value)
+    assert message.startswith(f"{run}/exports/ctranslate2-float32: cannot be written (Read-only file system)")
+    assert f"translate once where {run} can be written" in message and f"`seq2seq export {run} FOLDER" in message
+    assert "\n" not in message
 
 
 def test_ranking_by_the_power_of_the_length_is_a_choice(make_run: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +229,19 @@ def test_a_certificate_that_no_export_wrote_makes_no_export(tmp_path: Path) -> N
         with pytest.raises(ExportError, match="something else than an export"):
             write_export(tmp_path, "first", overwrite=True)
         assert (tmp_path / "certificate.json").read_text() == content
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="file: is a file where a folder should be; rename it"):
+        write_export(tmp_path / "file" / "out", "first")
+
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".out.12345678.tmp"))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    with pytest.raises(ExportError, match=r"/out: cannot be written \(Read-only file system\); check the folder"):
+        write_export(tmp_path / "out", "first")
 
 
 @pytest.mark.parametrize(("to", "package"), [("ctranslate2", "ctranslate2"), ("huggingface", "transformers")])
