@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,11 @@ from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
 from seq2seq.text.errors import unwritable
 
+if sys.platform != "win32":
+    import fcntl
+
 CERTIFICATE = "certificate.json"
+WRITING, REPLACED = ".tmp", ".old"
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -44,23 +50,17 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Gives a temporary folder beside `path` to write into, and renames it to `path` at the end.
 
-    Where anything goes wrong, the temporary folder is removed and what stood at `path` stays. Raises ExportError as
-    `check_free` does, and where the folder cannot be made.
+    Where anything goes wrong, the temporary folder is removed and what stood at `path` stays. What exports to `path`
+    that were killed have left is removed. Raises ExportError as `check_free` does, and where the folder cannot be made.
     """
     check_free(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except FileExistsError:
-        raise ExportError(f"{path.parent}: is a file where a folder should be; rename it") from None
-    except OSError as error:
-        raise UnwritableExportError(str(unwritable(path, error))) from None
-    try:
+    _remove_left_behind(path, WRITING)
+    with _temporary(path) as temporary:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp's is for its owner alone
         check_free(path, overwrite=overwrite)  # it took a while
         if path.exists():
-            replaced = temporary.with_suffix(".old")
+            replaced = temporary.with_suffix(REPLACED)
             os.replace(path, replaced)
             try:
                 os.replace(temporary, path)
@@ -70,5 +70,53 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    _remove_left_behind(path, REPLACED)  # not before: it may be the only export there
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, locked so that no other export removes it, and removed where it has its name still."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=WRITING, dir=path.parent))
+        except FileExistsError:
+            raise ExportError(f"{path.parent}: is a file where a folder should be; rename it") from None
+        except OSError as error:
+            raise UnwritableExportError(str(unwritable(path, error))) from None
+        with contextlib.ExitStack() as opened:
+            opened.callback(shutil.rmtree, temporary, ignore_errors=True)
+            try:
+                opened.callback(os.close, _lock(temporary))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another export was faster than the lock and took it for a dead one's
+            except OSError:
+                pass  # there are no locks, so that nobody removes it either
+            if temporary.exists():
+                yield temporary
+                return
+
+
+def _remove_left_behind(path: Path, suffix: str) -> None:
+    """Removes what exports to `path` that were killed have left beside it. Locks end with their process."""
+    name = re.compile(re.escape(f".{path.name}.") + r"\w{8}" + re.escape(suffix))
+    with contextlib.suppress(OSError):
+        for left in path.parent.iterdir():
+            if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+                with contextlib.suppress(OSError):
+                    descriptor = _lock(left)
+                    shutil.rmtree(left, ignore_errors=True)
+                    os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    """Locks a folder for as long as the descriptor is open. Raises OSError where that cannot be."""
+    if sys.platform == "win32":  # there is no fcntl
+        raise OSError("no locks")
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

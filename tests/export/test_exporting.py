@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -229,6 +230,37 @@ def test_a_certificate_that_no_export_wrote_makes_no_export(tmp_path: Path) -> N
         with pytest.raises(ExportError, match="something else than an export"):
             write_export(tmp_path, "first", overwrite=True)
         assert (tmp_path / "certificate.json").read_text() == content
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from seq2seq.export.folder import new_folder
+
+with new_folder(Path(sys.argv[1]), overwrite=True) as temporary:
+    (temporary / "model.bin").touch()
+    print("writing", flush=True)
+    sys.stdin.read()
+    os._exit(9)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_running_one_is_not(tmp_path: Path) -> None:
+    mine = [tmp_path / name for name in (".out.mine.tmp", ".other.abcd1234.tmp", ".out.abcd1234.tmp.txt")]
+    for folder in mine:
+        folder.mkdir()
+    (tmp_path / ".out.abcd1234.old").mkdir()  # it was replaced when the kill came
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "writing\n"
+        write_export(tmp_path / "out", "first")
+        (running,) = {*tmp_path.iterdir()} - {*mine, tmp_path / "out"}
+        assert (running / "model.bin").exists()
+    assert running.exists()
+    write_export(tmp_path / "out", "second", overwrite=True)
+    assert {*tmp_path.iterdir()} == {*mine, tmp_path / "out"}
+    assert (tmp_path / "out" / "model.bin").read_text() == "second"
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
