@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; synchronises what is there and renames it to `path`.
 
     Where anything fails, the temporary file is removed and what stood at `path` stays. OSErrors go through as they
@@ -19,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
@@ -28,13 +29,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes what a command has found where it was asked to: whole or not at all, but for pipes and devices."""
-    path = path.resolve()  # a link stays one
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
+    """Writes what a command has found where it was asked to, whole or not at all where that can be."""
+    if not is_replaced(path):
+        with path.open("a" if _is_device(path) else "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
         return
-    with replacing(path) as temporary:
+    path = path.resolve()  # a link stays one
+    with replacing(path, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def is_replaced(path: Path) -> bool:
+    """Whether a new file takes the place of `path`: not of pipes and devices, nor where the folder lets none in."""
+    return not path.exists() or (not _is_device(path) and os.access(path.resolve().parent, os.W_OK))
+
+
+def _is_device(path: Path) -> bool:
+    """A pipe, a device, or what goes by the name of one: /dev/stdout may be a file, with something in it already."""
+    return not path.is_file() or path.absolute().parts[1] in ("dev", "proc")
 
 
 def temporary_path(path: Path) -> Path:

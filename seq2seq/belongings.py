@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from seq2seq.atomic import left_behind
 from seq2seq.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, STATE, CheckpointFolder
@@ -24,9 +26,10 @@ METRICS, CARD = "metrics.jsonl", "README.md"
 IDENTITY = "identity.json"
 SOURCE_HASHES = "training_sources.safetensors"
 RUN_FILES = (
-    MODEL_INFO, MODEL, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png", IDENTITY,
-    CONFIG,
+    MODEL_INFO, MODEL, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png", CONFIG,
+    IDENTITY,
 )  # fmt: skip
+MOST = 0.8  # of all settings: a run's configuration has as many, also that of an earlier version
 # What a run has written before its configuration, the identity first.
 BEGINNING = (IDENTITY, SHARED_FILE, SOURCE_FILE, TARGET_FILE, SOURCE_HASHES)
 # Hidden: a folder `corpus` beside a run may be the user's own.
@@ -64,12 +67,18 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 
 def _is_resolved(config: Path) -> bool:
-    """Whether it is a configuration as a run writes it, every field of it: a recipe names only some."""
+    """Whether it is a configuration as a run writes it, with all settings: a recipe names only some."""
     try:
         text = read_bytes(config).decode("utf-8")
-        return dump_config(parse_config(text, origin=str(config))) == text
-    except (RunError, ConfigError, UnicodeDecodeError):
+        every = tomllib.loads(dump_config(parse_config(text, origin=str(config))))
+        given = tomllib.loads(text)
+    except (RunError, ConfigError, ValueError):
         return False
+    return _settings(given) >= MOST * _settings(every)
+
+
+def _settings(config: dict[str, Any]) -> int:
+    return sum(len(section) for section in config.values() if isinstance(section, dict))
 
 
 def _has_begun(path: Path) -> bool:
@@ -109,7 +118,8 @@ def remove_run(path: Path) -> None:
     """Removes the files of a run and nothing else that may lie in the folder.
 
     Not the prepared corpus, which every training makes anew, and which may be open. The checkpoints go first and all at
-    once, the configuration last: whenever this is interrupted, what is left is a run, without checkpoints or with all.
+    once, the configuration and then the identity last: whenever this is interrupted, what is left is a run, without
+    checkpoints or with all, or what a killed start leaves.
     """
     removed = path / REMOVED
     shutil.rmtree(removed, ignore_errors=True)

@@ -206,12 +206,12 @@ class CheckpointFolder:
         if folder.exists() and not folder.is_dir():
             return folder
         for entry in sorted(folder.glob("*")):
-            if entry.name.startswith(SAVING):
+            if entry.name.startswith("."):  # what is being saved, and what systems put everywhere: .DS_Store, .nfs...
                 continue
             if not OWN_FOLDER.fullmatch(entry.name) or not entry.is_dir():
                 return entry
             for file in sorted(entry.glob("*")):
-                if file.name not in (MODEL, OPTIMIZER, STATE):
+                if file.name not in (MODEL, OPTIMIZER, STATE) and not file.name.startswith("."):
                     return file
         return None
 

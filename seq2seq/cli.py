@@ -97,18 +97,21 @@ class _Output(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data)
+            written: int | None = super().write(data)
         except OSError as error:
-            if self.fileno() == 2:
-                return len(data)
-            error.filename = "standard output"
-            raise
+            if self.fileno() != 2:
+                error.filename = "standard output"
+                raise
+            written = None
+        # None: nothing, as a pipe that does not wait is full. The buffer makes an error of it.
+        return len(data) if written is None and self.fileno() == 2 else written  # type: ignore[return-value]
 
 
 def _prepare_output(stream: Any, errors: str) -> Any:
     """The stream in UTF-8, whatever the locale says; `errors`: how, of what is not, names of files among it."""
     options: dict[str, Any] = {"encoding": "utf-8", "errors": errors, "newline": "\n"}
-    if stream not in (sys.__stdout__, sys.__stderr__):  # a test's, or a notebook's
+    # A test's, or a notebook's; a console of Windows is none of bytes.
+    if stream not in (sys.__stdout__, sys.__stderr__) or sys.platform == "win32":
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(**options)
         return stream

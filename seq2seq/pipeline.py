@@ -25,7 +25,7 @@ from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.preflight import longest_sentences, preflight
 from seq2seq.preparing import Corpora, prepare
-from seq2seq.resuming import check_changes, check_identity, tell_changes
+from seq2seq.resuming import check_changes, check_identity, check_settings, tell_changes
 from seq2seq.run import CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, set_up_cpu
 from seq2seq.text.batching import plan_epoch
@@ -173,6 +173,7 @@ def _open_or_create(config: Config, run_dir: Path, *, resume: bool, overwrite: b
         return Run(run_dir)
     run = Run.open(run_dir)
     check_changes(run.config(), config)
+    check_settings(run.known_identity(), config)
     return run
 
 

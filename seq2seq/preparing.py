@@ -10,7 +10,7 @@ import numpy as np
 from seq2seq.config import Config
 from seq2seq.files import RunError
 from seq2seq.finetuning import INITIAL, InitialRun
-from seq2seq.resuming import check_files, settings_hash
+from seq2seq.resuming import SETTINGS, check_files, settings_of
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (
@@ -70,7 +70,7 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     identity = {
         "corpus": content_hash(train.path),
         "tokenizer": tokenizer.content_hash(),
-        "configuration": settings_hash(config),
+        SETTINGS: settings_of(config),
     }
     if initial is not None:
         identity[INITIAL] = initial.weights_hash

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from seq2seq.config import DATA_PATHS, Config, DataConfig, DecodingConfig
+from seq2seq.config import DATA_PATHS, Config, DataConfig
 from seq2seq.files import RunError
 from seq2seq.text.errors import DataError
 
@@ -28,27 +28,46 @@ VALIDATED = {"length_penalty", "length_normalization", "max_extra_length", "max_
 # What the content hashes of a run are of.
 HASHED = {
     "corpus": "data.train_*", "validation": "data.valid_*", "tokenizer": "the run folder's tokenizer",
-    "initial_model": "training.init_from", "configuration": "config.toml: what no resumed run may change",
+    "initial_model": "training.init_from",
 }  # fmt: skip
+SETTINGS = "settings"  # beside them: see `settings_of`
 
 
-def settings_hash(config: Config) -> str:
-    """SHA-256 of the settings that a run keeps from beginning to end, so that a file edited by hand is noticed.
+def settings_of(config: Config) -> str:
+    """The settings that a run keeps from beginning to end, as JSON, so that a file edited by hand is noticed.
 
-    Of those that are not the default: a later version may have more, and runs are the same without them.
+    Of files whose path may change, whether there is one.
     """
-    may_change_in: dict[str, set[str]] = {
-        "data": PATHS["data"],
-        "tokenizer": PATHS["tokenizer"],
-        "model": set(),
-        "training": MAY_CHANGE | PATHS["training"],
-        "decoding": set(DecodingConfig.model_fields) - VALIDATED,
-    }
-    settings = {
-        section: getattr(config, section).model_dump(mode="json", exclude_defaults=True, exclude=may_change)
-        for section, may_change in may_change_in.items()
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    kept: dict[str, Any] = {}
+    for section in ("data", "tokenizer", "model", "training", "decoding"):
+        for name, value in getattr(config, section).model_dump(mode="json").items():
+            if name in PATHS.get(section, ()):
+                if not _may_vanish(name):
+                    kept[f"{section}.{name}"] = bool(value)
+            elif not _may_change(section, name, value, None):
+                kept[f"{section}.{name}"] = value
+    return json.dumps(kept)
+
+
+def check_settings(identity: Mapping[str, str], new: Config) -> None:
+    """Raises RunError, naming the field, where a run's config.toml no longer says what the run began with.
+
+    identity: of the run; those of earlier versions say nothing. What only one of two versions has is not compared.
+    """
+    try:
+        before = json.loads(identity.get(SETTINGS, "{}"))
+    except (ValueError, RecursionError):
+        return
+    after = json.loads(settings_of(new))
+    for name, value in before.items() if isinstance(before, dict) else ():
+        if after.get(name, value) != value:
+            section, _, field = name.partition(".")
+            now = getattr(getattr(new, section), field)
+            began = ("a file" if value else "none") if field in PATHS.get(section, ()) else f"{value!r:.60}"
+            raise RunError(
+                f"--resume: config.toml has {name} = {now!r}, but this run began with {began}: put it back, or start "
+                "anew with --overwrite"
+            )
 
 
 def check_files(data: DataConfig) -> None:
@@ -81,7 +100,7 @@ def check_changes(old: Config, new: Config) -> None:
 def check_identity(old: Mapping[str, str], new: Mapping[str, str]) -> None:
     """Raises RunError, naming what it is, where a run would go on with data of other content than it began with."""
     for name, value in old.items():
-        if new.get(name, value) != value:
+        if name != SETTINGS and new.get(name, value) != value:
             raise RunError(
                 f"--resume: the {name} is not the one that this run began with (content of {HASHED.get(name, name)}): "
                 "put it back, or start anew with --overwrite"
@@ -103,5 +122,8 @@ def _may_change(section: str, name: str, before: object, after: object) -> bool:
         return name not in VALIDATED
     # Files may have moved. But without its path the validation set, or a given tokenizer, would silently be gone, and
     # a run that began with another one's weights would not say so.
-    may_vanish = name == "downloads" or name.startswith("test_")
-    return name in PATHS.get(section, ()) and (may_vanish or bool(before) == bool(after))
+    return name in PATHS.get(section, ()) and (_may_vanish(name) or bool(before) == bool(after))
+
+
+def _may_vanish(name: str) -> bool:
+    return name == "downloads" or name.startswith("test_")

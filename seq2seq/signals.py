@@ -45,6 +45,8 @@ class Signals:
         self._gentle = False
 
     def _handle(self, number: int, _frame: object) -> None:
+        if self.number and number == HANGUP:
+            return  # the shell and the terminal each send one
         if self.number:
             os._exit(128 + number)
         self.number = number

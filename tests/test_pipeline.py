@@ -670,7 +670,7 @@ def test_a_configuration_that_was_edited_by_hand_is_refused(copied: Path, finish
     longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 14, "seed": 77})})
     Run(copied).write_config(longer)
     before = snapshot(copied)
-    message = r"the configuration is not the one that this run began with .*config\.toml"
+    message = r"config\.toml has training\.seed = 77, but this run began with \d+: put it back"
     fails(RunError, message, lambda: train(longer, copied, resume=True))
     assert snapshot(copied) == before
 

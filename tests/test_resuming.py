@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from seq2seq.recipe import build_config, dump_config, parse_config
 from seq2seq.resuming import (
     HASHED,
     MAY_CHANGE,
+    SETTINGS,
     VALIDATED,
     check_changes,
     check_files,
     check_identity,
-    settings_hash,
+    check_settings,
+    settings_of,
 )
 from seq2seq.text.errors import DataError
 
@@ -46,24 +49,41 @@ def test_what_does_not_bear_on_validation_may_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "same"),
+    ("settings", "told"),
     [
-        ({"training": {"max_steps": 9, "clip_norm": 1.0, "num_threads": 3}}, True),
-        ({"decoding": {"beam_size": 9}}, True),
-        ({"data": {"train_pairs": "b.tsv", "test_source": "a", "test_target": "b"}}, True),
-        ({"training": {"seed": 2}}, False),
-        ({"model": {"dropout": 0.2}}, False),
-        ({"decoding": {"length_penalty": 2.0}}, False),
-        ({"tokenizer": {"vocab_size": 9000}}, False),
-        ({"data": {"max_source_length": 99}}, False),
+        ({"training": {"max_steps": 9, "clip_norm": 1.0, "num_threads": 3}}, None),
+        ({"decoding": {"beam_size": 9}}, None),
+        ({"data": {"train_pairs": "b.tsv", "test_source": "a", "test_target": "b"}}, None),
+        ({"training": {"seed": 2}}, "training.seed = 2, but this run began with 1"),
+        ({"model": {"dropout": 0.2}}, "model.dropout = 0.2, but this run began with 0.1"),
+        ({"decoding": {"length_penalty": 2.0}}, "decoding.length_penalty = 2.0, but"),
+        ({"tokenizer": {"vocab_size": 9000}}, "tokenizer.vocab_size = 9000, but"),
+        ({"data": {"valid_pairs": ""}}, "data.valid_pairs = '', but this run began with a file"),
+        ({"training": {"init_from": "runs/a"}}, "training.init_from = 'runs/a', but this run began with none"),
     ],
 )
-def test_the_hash_of_the_settings_is_of_those_that_may_not_change(settings: dict[str, Any], same: bool) -> None:
-    old = build_config({"data": {"train_pairs": "a.tsv"}})
-    new = build_config({"data": {"train_pairs": "a.tsv"}, **settings})
-    assert (settings_hash(old) == settings_hash(new)) == same
+def test_a_configuration_that_was_edited_is_found_out(settings: dict[str, Any], told: str | None) -> None:
+    base = {"train_pairs": "a.tsv", "valid_pairs": "v.tsv"}
+    old = build_config({"data": base})
+    new = build_config({**settings, "data": {**base, **settings.get("data", {})}})
     # As a run keeps it, with every field resolved.
-    assert settings_hash(parse_config(dump_config(new), origin="config.toml")) == settings_hash(new)
+    kept = {SETTINGS: settings_of(parse_config(dump_config(old), origin="config.toml"))}
+    check_settings(kept, old)
+    if told is None:
+        check_settings(kept, new)
+        return
+    with pytest.raises(RunError, match=rf"config\.toml has {re.escape(told)}.*put it back"):
+        check_settings(kept, new)
+
+
+def test_what_only_one_version_knows_is_not_compared() -> None:
+    config = build_config({"data": {"train_pairs": "a.tsv"}})
+    known = json.loads(settings_of(config))
+    del known["training.seed"]
+    known["training.fortune"] = 7
+    check_settings({SETTINGS: json.dumps(known)}, build_config({"training": {"seed": 3}, "data": {"train_pairs": "a"}}))
+    for nothing in ({}, {SETTINGS: "{"}, {SETTINGS: "[]"}):
+        check_settings(nothing, config)
 
 
 @pytest.mark.parametrize("name", HASHED)

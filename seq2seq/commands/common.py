@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seq2seq.atomic import is_replaced
 from seq2seq.errors import OptionError, UserError
 from seq2seq.machine import MAX_THREADS
 from seq2seq.remarks import Remarks
@@ -70,8 +71,7 @@ def check_result_file(option: str, path: Path) -> None:
         raise OptionError(f"{option} {path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise OptionError(f"{option} {path}: is a folder; name a file in it")
-    replaced = not path.exists() or path.is_file()  # pipes and devices are written to
-    if not os.access(folder if replaced else path, os.W_OK):
+    if not os.access(path.resolve().parent if is_replaced(path) else path, os.W_OK):
         raise OptionError(f"{option} {path}: may not be written; check the folder and its permissions")
 
 

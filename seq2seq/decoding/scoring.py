@@ -18,11 +18,14 @@ from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.text.tokenizer import Tokenizer
 from seq2seq.workers import Workers
 
-ROWS_AT_ONCE = 1024  # positions whose logits are in memory at a time, by a thread
+FEWEST_ROWS = 64  # of a thread's
+ROWS_AT_ONCE = 1024  # positions whose logits are in memory at a time
 
 
 @torch.inference_mode()
-def score_batch(model: Transformer, source: Tensor, target_input: Tensor, target_output: Tensor) -> Tensor:
+def score_batch(
+    model: Transformer, source: Tensor, target_input: Tensor, target_output: Tensor, rows_at_once: int | None = None
+) -> Tensor:
     """log P(piece | source, pieces before it), float32 [B, T], 0 where target_output is padding.
 
     source `pieces eos` [B, S], target_input `bos pieces` and target_output `pieces eos` [B, T], padded at the end.
@@ -40,7 +43,7 @@ def score_batch(model: Transformer, source: Tensor, target_input: Tensor, target
     if some.any():
         source, target_input, pieces = source[some], target_input[real], target_output[real]
         states = _packed_states(model, source, target_input, real[some].sum(1))
-        chunks = zip(torch.split(states, ROWS_AT_ONCE), torch.split(pieces, ROWS_AT_ONCE), strict=True)
+        chunks = zip(*(torch.split(x, rows_at_once or ROWS_AT_ONCE) for x in (states, pieces)), strict=True)
         scores[real] = torch.cat([_log_probabilities(model.project(rows), ids) for rows, ids in chunks])
     return scores
 
@@ -85,11 +88,12 @@ def score_pieces(
         source = _padded([[*sources[i], EOS] for i in batch]).to(device)
         target_output = _padded([outputs[i] for i in batch]).to(device)
         target_input = _padded([[BOS, *outputs[i][:-1]] for i in batch]).to(device)
-        return mean([score_batch(model, source, target_input, target_output) for model in models])
+        return mean([score_batch(model, source, target_input, target_output, rows) for model in models])
 
     batches = list(_batches([(len(s) + 1, len(o)) for s, o in zip(sources, outputs, strict=True)], tokens))
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     with Workers(min(threads, max(1, len(batches)))) as workers:
+        rows = max(FEWEST_ROWS, ROWS_AT_ONCE // workers.count)
         for batch, found in zip(batches, workers.map(score, batches), strict=True):
             for i, row in zip(batch, found.tolist(), strict=True):
                 scores[i] = row[: len(outputs[i])]

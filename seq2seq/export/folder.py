@@ -37,7 +37,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if not isinstance(files, dict):
         raise ExportError(f"{path}: holds something else than an export; choose another folder")
     for entry in sorted(path.iterdir()):
-        if entry.name not in (*files, CERTIFICATE) or entry.is_dir():
+        own = entry.name in (*files, CERTIFICATE) and not entry.is_dir()
+        if not own and not entry.name.startswith("."):  # what systems put everywhere: .DS_Store, .nfs...
             raise ExportError(
                 f"{entry}: is no part of the export in that folder, and would be removed with it: move it elsewhere, "
                 "or choose another folder"

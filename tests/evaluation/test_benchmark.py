@@ -10,6 +10,8 @@ import os
 import random
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -333,6 +335,29 @@ def test_a_report_goes_through_links_and_into_devices(report: BenchmarkReport, t
     assert json.loads((tmp_path / "real.json").read_text(encoding="utf-8")) == report.as_dict()
     save_report(report, Path(os.devnull))
     assert not Path(os.devnull).is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no /dev/stdout here")
+@pytest.mark.parametrize("into", ["pipe", "file"])
+def test_a_report_may_go_to_standard_output(tmp_path: Path, into: str) -> None:
+    program = (
+        "import sys, pathlib; from seq2seq.atomic import write_text; print('before', flush=True); "
+        "write_text(pathlib.Path('/dev/stdout'), '{}\\n')"
+    )
+    out = tmp_path / "out"
+    with out.open("a") as file:
+        where = file if into == "file" else subprocess.PIPE
+        done = subprocess.run([sys.executable, "-c", program], stdout=where, check=True)
+    found = out.read_bytes() if into == "file" else done.stdout
+    assert found == b"before\n{}\n"
+
+
+def test_a_report_keeps_the_permissions_of_the_one_before(report: BenchmarkReport, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("{}")
+    path.chmod(0o600)
+    save_report(report, path)
+    assert path.stat().st_mode & 0o777 == 0o600 and path.stat().st_size > 2
 
 
 def test_the_table_is_aligned_and_complete(report: BenchmarkReport) -> None:
