@@ -58,6 +58,11 @@ def left_behind(folder: Path, name: str) -> list[Path]:
     return list(folder.glob(f".{name}.*.tmp"))
 
 
+def is_litter(name: str) -> bool:
+    """Whether systems put files of this name into any folder."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith((".nfs", "._"))
+
+
 def sync(path: Path) -> None:
     """Makes the content of a file durable, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seq2seq.atomic import sync
+from seq2seq.atomic import is_litter, sync
 from seq2seq.files import (
     RunError,
     check_space,
@@ -206,12 +206,12 @@ class CheckpointFolder:
         if folder.exists() and not folder.is_dir():
             return folder
         for entry in sorted(folder.glob("*")):
-            if entry.name.startswith("."):  # what is being saved, and what systems put everywhere: .DS_Store, .nfs...
+            if entry.name.startswith(SAVING) or is_litter(entry.name):
                 continue
             if not OWN_FOLDER.fullmatch(entry.name) or not entry.is_dir():
                 return entry
             for file in sorted(entry.glob("*")):
-                if file.name not in (MODEL, OPTIMIZER, STATE) and not file.name.startswith("."):
+                if file.name not in (MODEL, OPTIMIZER, STATE) and not is_litter(file.name):
                     return file
         return None
 

@@ -5,8 +5,8 @@
     model.safetensors      the model to use
     model.json             format version, sizes, hashes, how it was trained, validation scores
     training_sources.safetensors   hashes of the training sources, for the benchmark's overlap report
-    identity.json          content hashes of the corpus, the validation set, the tokenizer, the weights at the beginning;
-                           the settings that are kept
+    identity.json          content hashes of the corpus, the validation set, the tokenizer, the weights at the
+                           beginning; the settings that are kept
     checkpoints/step-00001000/     model.safetensors optimizer.safetensors state.json
     metrics.jsonl          one object a line, append only
     README.md              model card

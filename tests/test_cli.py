@@ -484,7 +484,8 @@ def test_a_full_disk_behind_standard_output_is_told(unbuffered: str) -> None:
             stdout=full, stderr=subprocess.PIPE, timeout=300, check=False,
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, b"seq2seq: No space left on device\n")
+    message = b"seq2seq: standard output: No space left on device; free some space or choose another disk\n"
+    assert (done.returncode, done.stderr) == (1, message)
 
 
 def test_on_a_terminal_sentences_are_asked_for(

@@ -740,6 +740,7 @@ def test_resuming_a_folder_without_a_run_starts_at_step_0_there(
     """As after a kill while the data was prepared; what else is in the folder stays."""
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / "notes.txt").write_text("mine")
+    (tmp_path / "killed" / "identity.json").write_text('{"corpus": "of another time", "tokenizer": "too"}')
     (tmp_path / "killed" / "tokenizer.model").write_bytes(b"of a configuration that nobody knows any more")
     for name in ("absent", "killed"):
         listener = Listener()

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from seq2seq.atomic import is_litter
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
 from seq2seq.text.errors import unwritable
@@ -38,7 +39,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise ExportError(f"{path}: holds something else than an export; choose another folder")
     for entry in sorted(path.iterdir()):
         own = entry.name in (*files, CERTIFICATE) and not entry.is_dir()
-        if not own and not entry.name.startswith("."):  # what systems put everywhere: .DS_Store, .nfs...
+        if not own and not is_litter(entry.name):
             raise ExportError(
                 f"{entry}: is no part of the export in that folder, and would be removed with it: move it elsewhere, "
                 "or choose another folder"

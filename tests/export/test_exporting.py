@@ -224,6 +224,14 @@ def test_an_export_with_files_of_the_user_is_not_replaced(name: str, overwrite: 
     assert mine.read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs0001", "Thumbs.db"])
+def test_what_systems_put_everywhere_does_not_keep_an_export_from_being_replaced(name: str, tmp_path: Path) -> None:
+    write_export(tmp_path / "out", "first")
+    (tmp_path / "out" / name).touch()
+    write_export(tmp_path / "out", "second", overwrite=True)
+    assert (tmp_path / "out" / "model.bin").read_text() == "second"
+
+
 def test_a_certificate_that_no_export_wrote_makes_no_export(tmp_path: Path) -> None:
     for content in ("passed, with honours", "{}", '{"files": []}'):
         (tmp_path / "certificate.json").write_text(content)
