@@ -890,6 +890,7 @@ def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
     process = start(
         "train", "recipe.toml", "--run-dir", path, "--set", "training.max_steps=1000000",
         "--set", "training.log_every=1", cwd=tiny_corpus,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run under `nohup`
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
