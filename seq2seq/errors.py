@@ -65,9 +65,10 @@ def unreadable(path: Path, error: OSError, what: str = "file") -> str:
     return f"{path}: cannot be read ({error.strerror or error})"
 
 
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What helps, as the end of a message.
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space or choose another disk"),
+    **dict.fromkeys(OUT_OF_SPACE, "; free some space or choose another disk"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "; check its permissions"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "; choose another name"),
     errno.EROFS: "; choose a place that can be written to",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from seq2seq.atomic import write_text
-from seq2seq.errors import UserError
-
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from seq2seq.errors import OUT_OF_SPACE, UserError
 
 
 class DataError(UserError):
