@@ -474,6 +474,26 @@ def test_translations_come_before_the_input_ends_and_a_reader_may_leave(tiny_run
 
 
 @posix_only
+@pytest.mark.parametrize(
+    ("arguments", "each"),
+    [(("--beam-size", "1"), 1), (("--beam-size", "2", "--n-best", "2"), 2), (("--prefix-file", "prefixes"), 1)],
+)
+def test_who_writes_a_line_and_waits_gets_its_translation(
+    tiny_run: Any, tmp_path: Path, arguments: tuple[str, ...], each: int
+) -> None:
+    (tmp_path / "prefixes").write_text("die\n\n", encoding="utf-8")
+    arguments = tuple(str(tmp_path / name) if name == "prefixes" else name for name in arguments)
+    process = start("translate", tiny_run.path, *arguments, *ONE)
+    assert process.stdin is not None and process.stdout is not None
+    for _ in range(2):
+        process.stdin.write(b"the cat\n")
+        process.stdin.flush()
+        for _ in range(each):
+            assert process.stdout.readline().endswith(b"\n")
+    assert process.communicate(timeout=60)[0] == b"" and process.returncode == 0
+
+
+@posix_only
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_behind_standard_output_is_told(unbuffered: str) -> None:
     if not os.path.exists("/dev/full"):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from seq2seq.decoding.options import Options, TranslationResult
     from seq2seq.decoding.translator import Translator
     from seq2seq.export.ctranslate2_engine import CTranslate2Translator
+    from seq2seq.text.arriving import InputLines
 
 
 def translate(
@@ -104,9 +105,12 @@ def translate(
     if not files and sys.stdin.isatty() and prefix_file is None:
         _prompt(translator, options, format_)
         return
-    lines = _input_lines(files or [])
+    from seq2seq.text.arriving import STANDARD_INPUT, InputLines
+
+    # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
+    lines = InputLines(files or [STANDARD_INPUT], sys.stdin.buffer, warn)
     if prefix_file is None:
-        results = translator.stream(lines, options)
+        results = translator.stream(lines, options, ready=lines.ready)
     else:
         results = _with_prefixes(translator, lines, prefix_file, options)
     for number, result in enumerate(results):
@@ -128,12 +132,12 @@ def _phrases(path: Path | None) -> list[str]:
 
 
 def _with_prefixes(
-    translator: Translator, lines: Iterator[str], path: Path, options: Options
+    translator: Translator, lines: InputLines, path: Path, options: Options
 ) -> Iterator[TranslationResult]:
     from seq2seq.text.reading import aligned, read_lines
 
-    one, other = itertools.tee(aligned(lines, read_lines(path), "the input", str(path)))
-    return translator.stream((line for line, _ in one), options, (prefix for _, prefix in other))
+    one, other = itertools.tee(aligned(iter(lines), read_lines(path), "the input", str(path)))
+    return translator.stream((line for line, _ in one), options, (prefix for _, prefix in other), lines.ready)
 
 
 def _other_engine(
@@ -152,17 +156,6 @@ def _other_engine(
     if remark := translator.run.remark():
         warn(remark)
     return translator
-
-
-def _input_lines(files: list[Path]) -> Iterator[str]:
-    from seq2seq.text.reading import lines_of, read_lines
-
-    # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
-    for path in files or [Path("-")]:
-        if str(path) == "-":
-            yield from lines_of(sys.stdin.buffer, "standard input", warn)
-        else:
-            yield from read_lines(path, warn)
 
 
 def _render(number: int, result: TranslationResult, options: Options, format_: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -13,6 +14,10 @@ from seq2seq.errors import SearchOptionError, UserError
 
 STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
 STREAM_CHARACTERS = 8_000_000  # and no more than so many characters, by a line
+PAUSE = 0.02  # seconds: where the next line takes longer to come, what is there is translated
+LONGEST_WAIT = 0.2  # seconds: so long lines are waited for that come one by one
+
+Ready = Callable[[float], bool]  # whether the next line comes within these seconds
 
 Normalization = Literal["wu", "power"]
 Item = TypeVar("Item")
@@ -186,10 +191,13 @@ def _check_constraints(options: Options) -> None:
         raise SearchOptionError("{diversity_penalty} must be 0 or more", diversity_penalty=options.diversity_penalty)
 
 
-def in_windows(items: Iterable[Item], work: Callable[[list[Item], int], Iterable[Found]]) -> Iterator[Found]:
+def in_windows(
+    items: Iterable[Item], work: Callable[[list[Item], int], Iterable[Found]], ready: Ready | None = None
+) -> Iterator[Found]:
     """Works on lines, or pairs of them, as they come, a few thousand at a time: work(items, number of the first).
 
-    What was read before an item that cannot be read is worked on first.
+    What was read before an item that cannot be read is worked on first, and so is what came before a pause, which
+    `ready` tells of; without it there are none.
     """
     numbered = iter(items)
     start = 0
@@ -197,7 +205,7 @@ def in_windows(items: Iterable[Item], work: Callable[[list[Item], int], Iterable
     while failure is None:
         window: list[Item] = []
         try:
-            window.extend(_next_window(numbered))
+            window.extend(_next_window(numbered, ready))
         except UserError as error:
             failure = error
         if not window:
@@ -208,11 +216,17 @@ def in_windows(items: Iterable[Item], work: Callable[[list[Item], int], Iterable
         raise failure
 
 
-def _next_window(items: Iterator[Item]) -> Iterator[Item]:
+def _next_window(items: Iterator[Item], ready: Ready | None) -> Iterator[Item]:
     """The next STREAM_LINES items, fewer where they are long: a window of lines of a megabyte would be gigabytes."""
     characters = 0
+    until: float | None = None
     for item in itertools.islice(items, STREAM_LINES):
         yield item
         characters += sum(map(len, item)) if isinstance(item, tuple) else len(str(item))
         if characters > STREAM_CHARACTERS:
             return
+        if ready is not None:
+            now = time.monotonic()
+            until = now + LONGEST_WAIT if until is None else until
+            if not ready(max(0.0, min(PAUSE, until - now))):
+                return

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seq2seq.config import DecodingConfig
+from seq2seq.config import DataConfig, DecodingConfig
 from seq2seq.decoding.alignment import Links, align, check_heads
 from seq2seq.decoding.beam import Choice, grow, most_probable
 from seq2seq.decoding.demands import Demands
@@ -18,6 +18,7 @@ from seq2seq.decoding.hypotheses import Hypothesis
 from seq2seq.decoding.options import (
     Normalization,
     Options,
+    Ready,
     Score,
     Translation,
     TranslationResult,
@@ -63,8 +64,9 @@ class Translator:
     ) -> None:
         """Loads the model, or several, whose first also gives the `[decoding]` configuration.
 
-        Raises RunError where a folder has no finished model, or where the models do not share a vocabulary. warn: told
-        of lines that are cut, that run into a loop, or that cannot be what was asked for, and of a slow precision.
+        Raises RunError where a folder has no finished model, or where the models do not share a vocabulary or translate
+        opposite ways, as far as their corpora tell. warn: told of lines that are cut, that run into a loop, or that
+        cannot be what was asked for, and of a slow precision.
         """
         given = [run] if isinstance(run, (str, Path, Run)) else list(run)
         if not given:
@@ -76,6 +78,11 @@ class Translator:
                 raise RunError(
                     f"{runs[0].path} and {other.path} have different vocabularies: an ensemble needs runs that were "
                     "trained with the same tokenizer (tokenizer.source_model)"
+                )
+            if _opposite(runs[0].config().data, other.config().data):
+                raise RunError(
+                    f"{runs[0].path} and {other.path} translate opposite ways: an ensemble needs runs that translate "
+                    "the same way"
                 )
         config, device = runs[0].config(), choose_device("auto")
         models = [one.load_model() for one in runs]
@@ -148,16 +155,21 @@ class Translator:
         return list(self.stream(lines, options, None if isinstance(prefix, str) else prefix))
 
     def stream(
-        self, lines: Iterable[str], options: Options | None = None, prefixes: Iterable[str] | None = None
+        self,
+        lines: Iterable[str],
+        options: Options | None = None,
+        prefixes: Iterable[str] | None = None,
+        ready: Ready | None = None,
     ) -> Iterator[TranslationResult]:
         """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
 
-        prefixes: one a line, instead of the options' for all.
+        prefixes: one a line, instead of the options' for all. ready: told a number of seconds, says whether the next
+        line comes within them; where it does not, what has come is translated first.
         """
         options = self.check(options or Options())
         demands = Demands(options, self.tokenizer, self.device)
         pairs = ((line, options.prefix) for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
-        return in_windows(pairs, lambda window, start: self._window(window, start, demands))
+        return in_windows(pairs, lambda window, start: self._window(window, start, demands), ready)
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
@@ -320,6 +332,15 @@ class Translator:
         sources = [line.source.tolist() for line in asked]
         outputs = [[list(one.pieces) for one in hypotheses] for hypotheses in found]
         return align(self.models, self.tokenizer, self.config, sources, outputs)
+
+
+def _opposite(one: DataConfig, other: DataConfig) -> bool:
+    """Whether the languages or the files of two corpora say that one is the other turned round."""
+    for source, target in (("source_language", "target_language"), ("train_source", "train_target")):
+        names = getattr(one, source), getattr(one, target)
+        if names[0] != names[1] and names == (getattr(other, target), getattr(other, source)):
+            return True
+    return False
 
 
 def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:

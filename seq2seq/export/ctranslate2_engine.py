@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from seq2seq.decoding.options import (
     Options,
+    Ready,
     Translation,
     TranslationResult,
     check_options,
@@ -130,18 +131,20 @@ class CTranslate2Translator:
         options = Options(beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed)
         return list(self.stream(lines, options))
 
-    def stream(self, lines: Iterable[str], options: Options | None = None) -> Iterator[TranslationResult]:
+    def stream(
+        self, lines: Iterable[str], options: Options | None = None, *, ready: Ready | None = None
+    ) -> Iterator[TranslationResult]:
         """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
 
-        Sampling: the same seed, options and lines in the same order give the same draws; unlike the torch engine's,
-        they depend on the other lines.
+        ready: as for the torch engine. Sampling: the same seed, options and lines in the same order give the same
+        draws; unlike the torch engine's, they depend on the other lines, and `ready` is not asked.
         """
         checked, model = self.check(options or Options()), self.model
         if checked.sample:
             # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
             need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
-            model = self._load(1)
-        return in_windows(lines, lambda window, start: self._window(model, window, start, checked))
+            model, ready = self._load(1), None
+        return in_windows(lines, lambda window, start: self._window(model, window, start, checked), ready)
 
     def check(self, options: Any) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range.

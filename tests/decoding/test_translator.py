@@ -19,6 +19,7 @@ from seq2seq.decoding.alignment import align_words, choose_alignment_head, infor
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, UserError
+from seq2seq.files import RunError
 
 Cli = Callable[..., Any]
 ONE = ("--threads", "1")
@@ -297,6 +298,30 @@ def test_an_ensemble_needs_one_vocabulary(tiny_run: Any, tmp_path: Path, transla
     (other / "tokenizer.model").write_bytes(learned.source_bytes)
     result = translate("--ensemble", other, lines=[LINE], code=1)
     assert "different vocabularies" in result.err and str(other) in result.err and str(tiny_run.path) in result.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("language", ("en", "de")), ("file", ("train.en", "train.de")), ("same", ("", ""))]
+)
+def test_an_ensemble_of_opposite_ways_is_refused(
+    tiny_run: Any, tmp_path: Path, kind: str, names: tuple[str, str]
+) -> None:
+    import shutil
+
+    keys = ("train_source", "train_target") if kind == "file" else ("source_language", "target_language")
+    paths = [tmp_path / "one", tmp_path / "other"]
+    for path, order in zip(paths, (names, names[::-1]), strict=True):
+        shutil.copytree(tiny_run.path, path)
+        text = (path / "config.toml").read_text(encoding="utf-8")
+        for key, name in zip(keys, order, strict=True):
+            text, count = re.subn(f"(?m)^{key} = .*$", f'{key} = "{name}"', text)
+            assert count == 1
+        (path / "config.toml").write_text(text, encoding="utf-8")
+    if kind == "same":
+        assert Translator(paths).translate([LINE])
+        return
+    with pytest.raises(RunError, match=r"one and .*other translate opposite ways"):
+        Translator(paths)
 
 
 # Alignments

@@ -1,0 +1,79 @@
+"""Lines of standard input, of which it can be told whether more are there: who writes them may wait for an answer."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from seq2seq.text.reading import GZIP_MAGIC, Mend, lines_of, read_lines
+
+STANDARD_INPUT = Path("-")
+
+
+class InputLines:
+    """The lines of files, and of standard input where a path is "-", one after the other."""
+
+    def __init__(self, paths: list[Path], standard_input: BinaryIO, mend: Mend) -> None:
+        """mend: told of what is wrong with a line, see `lines_of`. Standard input is read by its descriptor, if any."""
+        self._paths, self._standard_input, self._mend = paths, standard_input, mend
+        self._arriving: _Arriving | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises DataError as `read_lines` and `lines_of` do."""
+        for path in self._paths:
+            if path != STANDARD_INPUT:
+                yield from read_lines(path, self._mend)
+                continue
+            stream = _Arriving.of(self._standard_input)
+            if stream is not None and stream.buffer.peek(2)[:2] != GZIP_MAGIC:
+                self._arriving = stream
+            yield from lines_of(self._standard_input if stream is None else stream.buffer, "standard input", self._mend)
+            self._arriving = None
+
+    def ready(self, seconds: float) -> bool:
+        """Whether the next line, or the end, can be read without waiting longer than this for whoever writes it.
+
+        A line of which only a part is there counts, and so do files and what is compressed.
+        """
+        return self._arriving is None or self._arriving.ready(seconds)
+
+
+class _Arriving(io.RawIOBase):
+    """A descriptor that is read in blocks, by `buffer`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._may_wait = descriptor, True
+        self.buffer = io.BufferedReader(cast(io.FileIO, self))
+
+    @classmethod
+    def of(cls, stream: BinaryIO) -> _Arriving | None:
+        """None where the stream has no descriptor that can be waited for."""
+        try:
+            descriptor = stream.fileno()
+            select.select([descriptor], [], [], 0)
+        except (OSError, ValueError):  # in memory; on Windows; a number that select cannot take
+            return None
+        return cls(descriptor)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, block: bytearray) -> int | None:  # type: ignore[override]
+        if not self._may_wait and not self._something(0):
+            return None
+        return os.readv(self._descriptor, [block])
+
+    def ready(self, seconds: float) -> bool:
+        self._may_wait = False
+        try:
+            line = b"\n" in (self.buffer.peek() or b"")
+        finally:
+            self._may_wait = True
+        return line or self._something(seconds)
+
+    def _something(self, seconds: float) -> bool:
+        return bool(select.select([self._descriptor], [], [], seconds)[0])

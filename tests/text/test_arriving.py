@@ -1,0 +1,100 @@
+"""Standard input that pauses: what is there is told from what has to be waited for."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seq2seq.decoding import options as options_module
+from seq2seq.text.arriving import STANDARD_INPUT, InputLines
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be waited for there")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[io.BufferedReader, io.FileIO]]:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader, open(writing, "wb", buffering=0) as writer:
+        yield reader, writer
+
+
+def mended(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_a_line_is_ready_when_it_is_there(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    reader, writer = pipe
+    given = InputLines([STANDARD_INPUT], reader, mended)
+    lines = iter(given)
+    writer.write(b"one\ntwo\n")
+    assert next(lines) == "one" and given.ready(0)
+    assert next(lines) == "two" and not given.ready(0.01)
+    threading.Timer(0.1, lambda: writer.write(b"three\n")).start()
+    assert given.ready(60)
+    assert next(lines) == "three" and not given.ready(0)
+    writer.close()
+    assert given.ready(0)  # the end, too
+    assert list(lines) == []
+
+
+def test_lines_in_blocks_and_one_cut_short(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    reader, writer = pipe
+    given = InputLines([STANDARD_INPUT], reader, mended)
+    lines = iter(given)
+    sent = [f"{number} " + "x" * (number % 97) for number in range(1_000)]
+    text = "\n".join(sent).encode()
+
+    def write() -> None:
+        with writer:
+            writer.write(text)
+
+    threading.Thread(target=write).start()
+    got = []
+    for line in lines:
+        got.append(line)
+        assert given.ready(60)
+    assert got == sent
+
+
+def test_files_and_what_is_packed_are_always_ready(pipe: tuple[io.BufferedReader, io.FileIO], tmp_path: Path) -> None:
+    reader, writer = pipe
+    path = tmp_path / "lines"
+    path.write_text("a\nb\n", encoding="utf-8")
+    writer.write(gzip.compress(b"c\nd\n"))
+    writer.close()
+    given = InputLines([path, STANDARD_INPUT, path], reader, mended)
+    got = []
+    for line in given:
+        got.append(line)
+        assert given.ready(0)
+    assert got == ["a", "b", "c", "d", "a", "b"]
+    in_memory = InputLines([STANDARD_INPUT], io.BytesIO(b"e\nf"), mended)
+    assert [line for line in in_memory if in_memory.ready(0)] == ["e", "f"]
+
+
+def test_a_pause_ends_a_window() -> None:
+    asked: list[float] = []
+
+    def ready(seconds: float) -> bool:
+        asked.append(seconds)
+        return len(asked) % 4 != 0
+
+    windows = list(options_module.in_windows(range(10), lambda window, start: [(start, window)], ready))
+    assert windows == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
+    assert all(0 <= seconds <= options_module.PAUSE for seconds in asked) and max(asked) == options_module.PAUSE
+
+
+def test_lines_one_by_one_are_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) * options_module.LONGEST_WAIT / 3)
+    windows = options_module.in_windows(range(8), lambda window, start: [list(window)], lambda seconds: seconds > 0)
+    assert list(windows) == [[0, 1, 2, 3], [4, 5, 6, 7]]
