@@ -1,4 +1,4 @@
-"""Lines of standard input, of which it can be told whether more are there: who writes them may wait for an answer."""
+"""Lines of standard input and of pipes, and whether the next is there: who writes one may wait for an answer to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from seq2seq.text.reading import GZIP_MAGIC, Mend, lines_of, read_lines
+from seq2seq.text.reading import GZIP_MAGIC, Mend, lines_of, open_file, read_lines
 
 STANDARD_INPUT = Path("-")
 
@@ -25,14 +25,23 @@ class InputLines:
     def __iter__(self) -> Iterator[str]:
         """Raises DataError as `read_lines` and `lines_of` do."""
         for path in self._paths:
-            if path != STANDARD_INPUT:
+            if path == STANDARD_INPUT:
+                yield from self._lines(self._standard_input, "standard input")
+            elif path.is_fifo() or path.is_char_device():  # /dev/stdin, what the shell makes of <(command)
+                with open_file(path) as stream:
+                    yield from self._lines(stream, str(path))
+            else:
                 yield from read_lines(path, self._mend)
-                continue
-            stream = _Arriving.of(self._standard_input)
-            if stream is not None and stream.buffer.peek(2)[:2] != GZIP_MAGIC:
-                self._arriving = stream
-            yield from lines_of(self._standard_input if stream is None else stream.buffer, "standard input", self._mend)
-            self._arriving = None
+
+    def _lines(self, stream: BinaryIO, name: str) -> Iterator[str]:
+        arriving = _Arriving.of(stream)
+        if arriving is None:
+            yield from lines_of(stream, name, self._mend)
+            return
+        if arriving.buffer.peek(2)[:2] != GZIP_MAGIC:
+            self._arriving = arriving
+        yield from lines_of(arriving.buffer, name, self._mend)
+        self._arriving = None
 
     def ready(self, seconds: float) -> bool:
         """Whether the next line, or the end, can be read without waiting longer than this for whoever writes it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import itertools
 import json
@@ -29,9 +30,16 @@ def read_lines(path: Path, mend: Mend | None = None) -> Iterator[str]:
 
     Raises DataError where the file is missing, unreadable, damaged or not text.
     """
+    with open_file(path) as stream:
+        yield from lines_of(stream, str(path), mend)
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read. Raises DataError where it is missing, or cannot be read."""
     try:
         with open(path, "rb") as stream:
-            yield from lines_of(stream, str(path), mend)
+            yield stream
     except OSError as error:
         raise DataError(unreadable(path, error)) from None
 

@@ -81,6 +81,20 @@ def test_files_and_what_is_packed_are_always_ready(pipe: tuple[io.BufferedReader
     assert [line for line in in_memory if in_memory.ready(0)] == ["e", "f"]
 
 
+def test_a_pipe_with_a_name_is_waited_for_as_standard_input_is(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    given = InputLines([path], io.BytesIO(), mended)
+    opened: list[io.FileIO] = []
+    thread = threading.Thread(target=lambda: opened.append(open(path, "wb", buffering=0)))  # noqa: SIM115
+    thread.start()
+    lines = iter(given)
+    threading.Timer(0.1, lambda: opened[0].write(b"one\n")).start()
+    assert next(lines) == "one" and not given.ready(0)
+    opened[0].close()
+    assert given.ready(60) and list(lines) == []
+
+
 def test_a_pause_ends_a_window() -> None:
     asked: list[float] = []
 
