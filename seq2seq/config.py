@@ -311,8 +311,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # Three times the parameters, for some 100,000 pairs, such as `seq2seq diversify` makes of a small corpus: some 0.8
     # BLEU more on Multi30k's validation set than `tiny`'s size learns of them, and no more from the 29,000 pairs
-    # themselves (experiments/LOG.md, "A wider student"). For models of diversified data that validation set prefers no
-    # other length penalty than the paper's beyond chance. The peak rate, 1.8e-3, follows the width as in equation 3.
+    # themselves (experiments/LOG.md, "A wider student"). Over three seeds of them that validation set prefers no other
+    # length penalty than the paper's beyond chance. The peak rate, 1.8e-3, follows the width as in equation 3.
     "small": {
         **_TINY,
         "model": {**_TINY["model"], "d_model": 256, "d_ff": 512},

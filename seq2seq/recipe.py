@@ -121,14 +121,21 @@ def refuse_fetching(config: Config, origin: str) -> None:
             )
 
 
-def dump_config(config: Config) -> str:
-    """The whole configuration as TOML, every field written out; `load_config` reads it back to an equal object."""
+def dump_config(config: Config, *, name_unset: bool = False) -> str:
+    """The whole configuration as TOML, every field that has a value; `load_config` reads it back to an equal object.
+
+    name_unset: those without one stand in comments.
+    """
     lines = [f"preset = {toml_text(config.preset)}"]
     for section in SECTIONS:
         lines += ["", f"[{section}]"]
         fields = getattr(config, section).model_dump()
         downloads = fields.pop("downloads", ())
-        lines += [f"{key} = {toml_text(value)}" for key, value in fields.items() if value is not None]
+        for key, value in fields.items():
+            if value is not None:
+                lines.append(f"{key} = {toml_text(value)}")
+            elif name_unset:
+                lines.append(f"# {key} is not set")
         for download in downloads:
             written = [f"{key} = {toml_text(value)}" for key, value in download.items()]
             lines += ["", f"[[{section}.downloads]]", *written]

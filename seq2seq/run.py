@@ -1,6 +1,6 @@
 """A run folder on disk: configuration, tokenizer, weights, checkpoints, metrics.
 
-    config.toml            every field, resolved
+    config.toml            every field that has a value, paths resolved
     tokenizer.model        SentencePiece (or source.model and target.model)
     model.safetensors      the model to use
     model.json             format version, sizes, hashes, how it was trained, validation scores

@@ -274,14 +274,14 @@ def test_jsonl_has_fields_of_the_right_types(translate: Cli, sources: list[str])
     for record in records:
         assert set(record) == {
             "line", "source", "complete", "translation", "score", "log_probability", "pieces",
-            "piece_log_probabilities", "satisfied", "repetition",
+            "piece_log_probabilities", "ended", "satisfied", "repetition",
         }  # fmt: skip
         assert isinstance(record["score"], float)
         assert record["log_probability"] <= 0
         assert all(isinstance(piece, str) for piece in record["pieces"])
     first, empty, _ = records
     # Every piece, and end-of-sentence where it was reached.
-    assert len(first["piece_log_probabilities"]) in (len(first["pieces"]), len(first["pieces"]) + 1)
+    assert len(first["piece_log_probabilities"]) == len(first["pieces"]) + first["ended"]
     assert math.isclose(sum(first["piece_log_probabilities"]), first["log_probability"], abs_tol=1e-4)
     assert "".join(first["pieces"]).replace("▁", " ").strip() == first["translation"]
     assert (empty["pieces"], empty["score"]) == ([], 0.0)
@@ -695,6 +695,17 @@ def test_a_finished_run_goes_on_with_more_steps_and_can_be_replaced(
     assert [checkpoint.step for checkpoint in Run(path).checkpoints()] == [5]
     assert "test BLEU" not in anew.out  # files on the command line are the whole corpus: there is no test set
     assert (path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_recipe_can_be_looked_at_without_training(run_cli: Cli, tmp_path: Path) -> None:
+    from seq2seq.recipe import build_config, load_config
+
+    shown = run_cli("train", "--preset", "small", "--set", "training.max_steps=7", "--print-config", cwd=tmp_path)
+    assert shown.code == 0 and shown.err == "" and list(tmp_path.iterdir()) == []
+    assert "max_steps = 7" in shown.lines and "# max_minutes is not set" in shown.lines
+    (tmp_path / "recipe.toml").write_text(shown.out, encoding="utf-8")
+    assert load_config(tmp_path / "recipe.toml") == build_config({"training": {"max_steps": 7}}, preset="small")
+    one_line(run_cli("train", "--preset", "middling", "--print-config", cwd=tmp_path), 2, "--preset", "middling")
 
 
 def test_an_end_that_is_given_on_resuming_takes_the_place_of_the_minutes(in_corpus: Cli, tmp_path: Path) -> None:

@@ -27,14 +27,16 @@ signals = Signals()
 warn = Remarks()
 
 
-def option(metavar: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text)
+def option(metavar: str, text: str, *names: str, default: str = "") -> Any:
+    """default: what the help says of an option that is None where it is not given."""
+    return typer.Option(*names, metavar=metavar, help=f"{text}  [default: {default}]" if default else text)
 
 
-BeamSize = Annotated[int | None, option("N", "Hypotheses kept at each step; 1 is greedy search.")]
-LengthPenalty = Annotated[float | None, option("X", "Alpha; 0 favours short translations.")]
+RUNS = "the run's"
+BeamSize = Annotated[int | None, option("N", "Hypotheses kept at each step; 1 is greedy search.", default=RUNS)]
+LengthPenalty = Annotated[float | None, option("X", "Alpha; 0 favours short translations.", default=RUNS)]
 LengthNormalization = Annotated[
-    str | None, option("wu|power", "Divide by ((5 + length) / 6)^alpha, or by length^alpha.")
+    str | None, option("wu|power", "Divide by ((5 + length) / 6)^alpha, or by length^alpha.", default=RUNS)
 ]
 PrecisionName = Annotated[str, option("fp32|bf16|auto", "Arithmetic of the network.")]
 Threads = Annotated[

@@ -39,6 +39,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show validations only, no progress.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings as a recipe, and do not train.")
+    ] = False,
 ) -> None:
     """Train a translator from parallel text.
 
@@ -65,12 +68,15 @@ def train(
     # Before the others: it may be a pipe, or a link.
     own = _own_recipe(config, preset, run_dir, init_from, resume=resume, given=bool(corpus) or set_corpus)
     config = own or config
-    if config is None and not corpus and not set_corpus:
+    if config is None and not corpus and not set_corpus and not print_config:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
-    from seq2seq.recipe import load_config, refuse_fetching, toml_text
+    from seq2seq.recipe import dump_config, load_config, refuse_fetching, toml_text
 
     changes = [*(set_ or []), *([f"training.init_from={toml_text(str(init_from))}"] if init_from is not None else [])]
     settings = load_config(config, preset=preset, overrides=changes, data=corpus or None, own=own is not None)
+    if print_config:
+        print(dump_config(settings, name_unset=True), end="")
+        return
     if own is not None:
         refuse_fetching(settings, str(own))
     folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")

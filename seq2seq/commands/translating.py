@@ -42,7 +42,10 @@ def translate(
     format_: Annotated[str, option("text|jsonl", "Text or JSON objects.", "--format")] = "text",
     length_normalization: LengthNormalization = None,
     min_length: Annotated[int, option("N", "Pieces that a translation has at least.")] = 0,
-    max_length: Annotated[int | None, option("N", "Pieces after which a translation is cut.")] = None,
+    max_length: Annotated[
+        int | None,
+        option("N", "Pieces after which a translation is cut.", default="the source's + 50, or as the run says"),
+    ] = None,
     prefix: Annotated[str, option("TEXT", "Every translation begins with it.")] = "",
     prefix_file: Annotated[Path | None, option("FILE", "A beginning for each line; empty lines for none.")] = None,
     ban: Annotated[list[str] | None, option("TEXT", "Words that never come out; repeatable.")] = None,
@@ -51,18 +54,28 @@ def translate(
     no_repeat_ngram: Annotated[int, option("N", "No N pieces in a row come twice.")] = 0,
     diverse: Annotated[int, option("N", "N different translations a line, written as with --n-best.")] = 0,
     diversity_penalty: Annotated[
-        float | None, option("X", "With --diverse: how far they keep from each other.")
+        float | None, option("X", "With --diverse: how far they keep from each other.", default="0.5")
     ] = None,
     alignments: Annotated[bool, typer.Option("--alignments", help="With --format jsonl: which word is which.")] = False,
     ensemble: Annotated[list[Path] | None, option("RUN", "Another run to decide with; repeatable.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw translations at random instead of searching.")] = False,
-    temperature: Annotated[float | None, option("X", "With --sample: below 1 is more careful, above 1 wilder.")] = None,
-    top_k: Annotated[int | None, option("N", "With --sample: draw from the N most probable pieces; 0 is all.")] = None,
-    top_p: Annotated[float | None, option("X", "With --sample: draw from the top pieces of probability X.")] = None,
-    seed: Annotated[int | None, option("N", "With --sample: the same seed draws the same translations.")] = None,
+    temperature: Annotated[
+        float | None, option("X", "With --sample: below 1 is more careful, above 1 wilder.", default="1")
+    ] = None,
+    top_k: Annotated[
+        int | None, option("N", "With --sample: draw from the N most probable pieces.", default="all")
+    ] = None,
+    top_p: Annotated[
+        float | None, option("X", "With --sample: draw from the top pieces of probability X.", default="1")
+    ] = None,
+    seed: Annotated[
+        int | None, option("N", "With --sample: the same seed draws the same translations.", default="1")
+    ] = None,
     precision: PrecisionName = "fp32",
     engine: Annotated[str, option("torch|ctranslate2", "What computes; ctranslate2 is an extra.")] = "torch",
-    quantization: Annotated[str | None, option("NAME", "With --engine ctranslate2: float32, int8, ...")] = None,
+    quantization: Annotated[
+        str | None, option("NAME", "With --engine ctranslate2: int8, ...", default="float32")
+    ] = None,
     threads: Threads = 0,
 ) -> None:
     """Translate text, one sentence a line.
@@ -160,7 +173,7 @@ def _other_engine(
 
 def _render(number: int, result: TranslationResult, options: Options, format_: str) -> str:
     if format_ == "jsonl":
-        names = ["score", "log_probability", "pieces", "piece_log_probabilities", "satisfied", "repetition"]
+        names = ["score", "log_probability", "pieces", "piece_log_probabilities", "ended", "satisfied", "repetition"]
         names += ["alignment"] * options.alignments
         hypotheses = [
             {"translation": found.text, **{name: getattr(found, name) for name in names}} for found in result.hypotheses

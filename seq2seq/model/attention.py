@@ -60,7 +60,10 @@ def attend(
 
 
 class MultiHeadAttention(nn.Module):
-    """Section 3.2.2. The query, key and value projections are three D x HK matrices kept as one, `in_weight`."""
+    """Section 3.2.2. The query, key and value projections are three D x HK matrices kept as one, `in_weight`.
+
+    Unlike the paper's, all four projections have biases.
+    """
 
     def __init__(self, d_model: int, num_heads: int, key_size: int, dropout: float) -> None:
         super().__init__()

@@ -379,14 +379,16 @@ def test_the_configured_head_is_taken(tiny_run: Any, translator: Translator) -> 
     assert len(links) > 1
 
 
-def test_the_examples_of_the_documentation_work(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["PYTHON.md", "INSIDE.md"])
+def test_the_examples_of_the_documentation_work(name: str, tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import doctest
 
     monkeypatch.chdir(tiny_run.corpus)
-    text = Path(__file__).parents[2].joinpath("docs", "PYTHON.md").read_text(encoding="utf-8")
+    text = Path(__file__).parents[2].joinpath("docs", name).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-    test = doctest.DocTestParser().get_doctest(code, {}, "PYTHON.md", "PYTHON.md", 0)
+    test = doctest.DocTestParser().get_doctest(code, {}, name, name, 0)
     assert len(test.examples) > 15
     said: list[str] = []
-    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    with torch.set_grad_enabled(torch.is_grad_enabled()):  # as it was, when an example has turned it off
+        results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
     assert results.failed == 0, "".join(said)
