@@ -525,6 +525,13 @@ def test_on_a_terminal_sentences_are_asked_for(
     assert result.code == 0
     assert result.lines == [best.text for best in translator.translate(["the cat", "", "the dog"])]
     assert "Ctrl-D" in result.err
+    # Lines are numbered, and drawn, as they are from a pipe.
+    draws = ("--sample", "--seed", "3", "--temperature", "3", "--format", "jsonl")
+    answers = iter(["the cat", "the cat"])
+    typed = run_cli("translate", tiny_run.path, *ONE, *draws, terminal=True).lines
+    assert typed == run_cli("translate", tiny_run.path, *ONE, *draws, stdin=b"the cat\nthe cat\n").lines
+    assert [json.loads(line)["line"] for line in typed] == [0, 1]
+    assert len({json.loads(line)["translation"] for line in typed}) == 2
 
 
 # train
@@ -1133,6 +1140,11 @@ def test_runs_of_one_name_are_written_to_files_of_their_own(benchmark: Cli, tiny
     first, second = sorted((tmp_path / "texts").iterdir())
     assert first.read_bytes() == second.read_bytes()
     assert [path.name for path in (first, second)] == ["recipe-1.txt", "recipe-2.txt"]
+    shutil.copytree(tiny_run.path, tmp_path / "recipe-1")
+    runs = "runs/recipe", tmp_path / "recipe", tmp_path / "recipe-1"
+    benchmark(*runs, *TEST, "--metrics", "bleu", "--output", tmp_path / "more")
+    names = sorted(path.name for path in (tmp_path / "more").iterdir())
+    assert names == ["recipe-1.txt", "recipe-2.txt", "recipe-3.txt"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import asdict
@@ -141,6 +142,10 @@ def _write_translations(folder: Path, systems: list[tuple[str, list[str]]]) -> N
     from seq2seq.text.errors import write_result
 
     names = [Path(name).resolve().name for name, _ in systems]
-    for number, (name, (_, lines)) in enumerate(zip(names, systems, strict=True), 1):
-        own = name if names.count(name) == 1 else f"{name}-{number}"  # runs of one name, from two places
+    taken = {name for name in names if names.count(name) == 1}
+    for name, (_, lines) in zip(names, systems, strict=True):
+        own = name
+        if names.count(name) > 1:  # runs of one name, from two places
+            own = next(new for number in itertools.count(1) if (new := f"{name}-{number}") not in taken)
+            taken.add(own)
         write_result(folder / f"{own}.txt", "".join(f"{line}\n" for line in lines))

@@ -123,7 +123,9 @@ def translate(
     # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
     lines = InputLines(files or [STANDARD_INPUT], sys.stdin.buffer, warn)
     if prefix_file is None:
-        results = translator.stream(lines, options, ready=lines.ready)
+        # CTranslate2's draws depend on the lines that are translated together, and those not on when they come.
+        ready = None if sample and engine != "torch" else lines.ready
+        results = translator.stream(lines, options, ready=ready)
     else:
         results = _with_prefixes(translator, lines, prefix_file, options)
     for number, result in enumerate(results):
@@ -194,12 +196,16 @@ def _prompt(translator: Any, options: Options, format_: str) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     print("Type a sentence to translate; end with Ctrl-D.", file=sys.stderr)
-    for number in itertools.count():
+    results = translator.stream(_typed(), options, ready=lambda seconds: False)
+    for number, result in enumerate(results):
+        print(_render(number, result, options, format_), flush=True)
+        warn.close()  # each sentence has its own
+
+
+def _typed() -> Iterator[str]:
+    while True:
         try:
-            line = input("> " if sys.stdout.isatty() else "")
+            yield input("> " if sys.stdout.isatty() else "")
         except EOFError:
             print(file=sys.stderr)
             return
-        for result in translator.stream([line], options):
-            print(_render(number, result, options, format_), flush=True)
-        warn.close()  # each sentence has its own

@@ -11,7 +11,7 @@ Shapes: B sentences, T target and S source pieces with end-of-sentence, H heads,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from seq2seq.text.tokenizer import Tokenizer
 
 Links = tuple[tuple[int, int], ...]  # (source word, target word), from 0
 MEAN = -1  # of all heads
-BATCH = 32
+MAX_CELLS = 1 << 23  # numbers in the attention of one batch: 32 MB in float32
 
 
 @torch.inference_mode()
@@ -74,7 +74,7 @@ def words_of(pieces: Sequence[str]) -> list[int | None]:
 
 
 def align_words(weights: Tensor, source_pieces: Sequence[str], target_pieces: Sequence[str]) -> Links:
-    """Sorted links of words, given weights [T, S] and the pieces as text, without end-of-sentence."""
+    """Sorted links of words, given weights [T, S] and the pieces (or the text that they stand for), without end."""
     source_words, target_words = words_of(source_pieces), words_of(target_pieces)
     links = set()
     for target, source in enumerate(align_pieces(weights)[: len(target_words)]):
@@ -109,19 +109,40 @@ def align(
     config: DecodingConfig,
     sources: Sequence[Sequence[int]],
     outputs: Sequence[Sequence[Sequence[int]]],
+    surfaces: Sequence[Sequence[str]],
 ) -> list[list[Links]]:
-    """Links for the outputs of each source, all in pieces; of several models, by their mean attention."""
+    """Links for the outputs of each source, all in pieces; of several models, by their mean attention.
+
+    surfaces: what each piece of a source stands for in the line as it was given, which the words are counted in.
+    """
     links: list[list[Links]] = [[() for _ in of_one] for of_one in outputs]
     flat = [(i, j) for i, of_one in enumerate(outputs) for j in range(len(of_one))]
     flat.sort(key=lambda place: len(sources[place[0]]) + len(outputs[place[0]][place[1]]))
-    for start in range(0, len(flat), BATCH):
-        batch = flat[start : start + BATCH]
+    lengths = [(len(sources[i]), len(outputs[i][j])) for i, j in flat]
+    for numbers in _batches(models, lengths):
+        batch = [flat[number] for number in numbers]
         pairs = [sources[i] for i, _ in batch], [outputs[i][j] for i, j in batch]
         chosen = [[choose(weights, config) for weights in attention_to_source(model, *pairs)] for model in models]
         for (i, j), *weights in zip(batch, *chosen, strict=True):
-            texts = tokenizer.source_pieces(sources[i]), tokenizer.target_pieces(outputs[i][j])
-            links[i][j] = align_words(torch.stack(weights).mean(0), *texts)
+            rows = min(map(len, weights))  # where the learned positions of some end sooner
+            mean = torch.stack([one[:rows] for one in weights]).mean(0)
+            links[i][j] = align_words(mean, surfaces[i], tokenizer.target_pieces(outputs[i][j]))
     return links
+
+
+def _batches(models: Sequence[Transformer], lengths: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Numbers of pairs, given how many pieces their sides have, a batch at a time: of MAX_CELLS, or of one pair."""
+    each = max(model.config.num_heads * model.config.num_decoder_layers for model in models)
+    batch: list[int] = []
+    longest = 0, 0
+    for number, (source, target) in enumerate(lengths):
+        longest = max(longest[0], source + 1), max(longest[1], target + 1)
+        if batch and (len(batch) + 1) * each * longest[1] * sum(longest) > MAX_CELLS:
+            yield batch
+            batch, longest = [], (source + 1, target + 1)
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -151,8 +172,9 @@ def choose_alignment_head(run: str | Path | Run, sources: Sequence[str], targets
     pairs = zip(tokenizer.encode_source(list(sources)), tokenizer.encode_target(list(targets)), strict=True)
     kept = [(source, target) for source, target in pairs if 0 < len(source) <= longest and 0 < len(target) <= longest]
     total = torch.zeros(model.config.num_decoder_layers, model.config.num_heads + 1, dtype=torch.float64)
-    for start in range(0, len(kept), BATCH):
-        batch = kept[start : start + BATCH]
+    kept.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    for numbers in _batches([model], [(len(source), len(target)) for source, target in kept]):
+        batch = [kept[number] for number in numbers]
         for weights in attention_to_source(model, [source for source, _ in batch], [target for _, target in batch]):
             total += information(torch.cat([weights, weights.mean(1, keepdim=True)], dim=1))
     found = [

@@ -11,7 +11,7 @@ from seq2seq.decoding.options import Options
 from seq2seq.decoding.phrases import Banned, piece_texts
 from seq2seq.decoding.required import Required
 from seq2seq.errors import SearchOptionError
-from seq2seq.text.tokenizer import EOS, UNK, Tokenizer
+from seq2seq.text.tokenizer import EOS, PAD, UNK, Tokenizer
 
 
 class Demands:
@@ -77,10 +77,10 @@ class Demands:
     def _apart(self, others: Sequence[Sequence[Sequence[int]]]) -> Apart:
         most = max(len(outputs) for outputs in others)
         longest = max((len(one) for outputs in others for one in outputs), default=0)
-        # A sentence with fewer outputs than another is filled up with one of a length that none has.
+        # A sentence with fewer outputs than another is filled up with one that nothing is ever like.
         padded = torch.full((len(others), most, longest + 1), -1, dtype=torch.int64)
         for row, outputs in zip(padded, others, strict=True):
-            row[len(outputs) :, 0] = EOS
+            row[len(outputs) :, 0] = PAD
             for line, one in zip(row, outputs, strict=False):
                 line[: len(one)] = torch.tensor(one, dtype=torch.int64)
         return Apart(padded.to(self.device), self.options.diversity_penalty)

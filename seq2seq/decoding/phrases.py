@@ -37,7 +37,7 @@ class Banned:
                 self.begun.setdefault(phrase[:count], set()).add(phrase[count:])
         # A phrase inside of a piece, behind its first character, is there whatever comes before.
         self.always = [i for i, piece in enumerate(self.pieces) if any(self._inside(piece, p) for p in self.phrases)]
-        self._completing: dict[bytes, list[int]] = {}
+        self._completing: dict[tuple[bytes, bool], list[int]] = {}
 
     @staticmethod
     def _inside(piece: bytes, phrase: bytes) -> bool:
@@ -49,17 +49,17 @@ class Banned:
             for at in places
         )
 
-    def _ids(self, begun: bytes) -> list[int]:
-        """Pieces that complete a phrase whose beginning is there."""
-        if begun not in self._completing:
-            remaining = self.begun[begun]
+    def _ids(self, begun: bytes, in_word: bool) -> list[int]:
+        """Pieces that complete a phrase whose beginning is there; in_word: behind a letter or digit."""
+        if (begun, in_word) not in self._completing:
+            remaining = [rest for rest in self.begun[begun] if not (in_word and _begins_in_word(begun + rest))]
             found = []
             for i, piece in enumerate(self.pieces):
                 written = piece.lstrip(SPACE) if begun.endswith(SPACE) else piece
                 if any(written.startswith(rest) and _apart(begun + rest, written[len(rest) :]) for rest in remaining):
                     found.append(i)
-            self._completing[begun] = found
-        return self._completing[begun]
+            self._completing[begun, in_word] = found
+        return self._completing[begun, in_word]
 
     def ruled_out(self, history: Sequence[int]) -> list[int]:
         """What may not follow these pieces."""
@@ -73,9 +73,7 @@ class Banned:
         for count in range(min(self.longest, len(tail)) + 1):
             begun = tail[len(tail) - count :]
             if begun in self.begun:
-                first = next(iter(self.begun[begun]))
-                if _apart(tail[: len(tail) - count], begun + first):
-                    found += self._ids(begun)
+                found += self._ids(begun, _ends_in_word(tail[: len(tail) - count]))
         return found
 
     def mask(self, values: Tensor, histories: Tensor, sentences: Tensor) -> None:
@@ -97,7 +95,15 @@ class Banned:
 
 def _apart(before: bytes, after: bytes) -> bool:
     """Whether a word may end between two texts: anywhere but between two letters or digits."""
-    return not (_is_word(before[-LONGEST_CHARACTER:], -1) and _is_word(after[:LONGEST_CHARACTER], 0))
+    return not (_ends_in_word(before) and _begins_in_word(after))
+
+
+def _ends_in_word(text: bytes) -> bool:
+    return _is_word(text[-LONGEST_CHARACTER:], -1)
+
+
+def _begins_in_word(text: bytes) -> bool:
+    return _is_word(text[:LONGEST_CHARACTER], 0)
 
 
 def _is_word(text: bytes, which: int) -> bool:

@@ -20,6 +20,8 @@ from seq2seq.decoding.options import Normalization
 from seq2seq.decoding.scorer import Predictions, Scorer
 from seq2seq.model.transformer import Transformer
 
+LEAST_TEMPERATURE = 1e-30  # what is lower, or higher than one by it, is taken for it: float32 has neither
+
 
 def sentence_seed(seed: int, line: int) -> int:
     """The seed of one input line, both numbers below 2^64: no two pairs share one."""
@@ -100,7 +102,8 @@ def kept_probabilities(
     Ids are None where the weights stand in vocabulary order.
     """
     # The largest becomes 0 before the division: no temperature is too small.
-    scaled = (log_probabilities - log_probabilities.amax(1, keepdim=True)) / temperature
+    divisor = min(max(temperature, LEAST_TEMPERATURE), 1 / LEAST_TEMPERATURE)
+    scaled = (log_probabilities - log_probabilities.amax(1, keepdim=True)) / divisor
     if top_k == 0 and top_p == 1:
         return scaled.softmax(1), None
     size = scaled.shape[1]

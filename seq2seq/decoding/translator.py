@@ -257,7 +257,7 @@ class Translator:
             for indices, hypotheses in zip(batches, workers.map(search, batches), strict=True):
                 for index, best in zip(indices, hypotheses, strict=True):
                     found[index] = tuple(best)
-        links = self._align(asked, found) if demands.options.alignments else None
+        links = self._align([line for line, _ in lines], asked, found) if demands.options.alignments else None
         return [
             result_of(
                 start + number,
@@ -297,7 +297,7 @@ class Translator:
                 Line(
                     np.array(pieces, dtype=np.int32),
                     forced,
-                    prefix[-1:].isspace(),
+                    bool(forced) and prefix[-1:].isspace(),
                     self._limit(pieces, forced, demands),
                     complete,
                 )
@@ -328,10 +328,11 @@ class Translator:
             yield order[start : start + size]
             start += size
 
-    def _align(self, asked: list[Line], found: list[tuple[Hypothesis, ...]]) -> list[list[Links]]:
+    def _align(self, lines: list[str], asked: list[Line], found: list[tuple[Hypothesis, ...]]) -> list[list[Links]]:
         sources = [line.source.tolist() for line in asked]
         outputs = [[list(one.pieces) for one in hypotheses] for hypotheses in found]
-        return align(self.models, self.tokenizer, self.config, sources, outputs)
+        surfaces = [self.tokenizer.source_surfaces(line if line.strip() else "") for line in lines]
+        return align(self.models, self.tokenizer, self.config, sources, outputs, surfaces)
 
 
 def _opposite(one: DataConfig, other: DataConfig) -> bool:

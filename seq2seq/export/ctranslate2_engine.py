@@ -136,14 +136,14 @@ class CTranslate2Translator:
     ) -> Iterator[TranslationResult]:
         """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
 
-        ready: as for the torch engine. Sampling: the same seed, options and lines in the same order give the same
-        draws; unlike the torch engine's, they depend on the other lines, and `ready` is not asked.
+        ready: as for the torch engine. Sampling: the same seed, options and lines in the same order, without pauses,
+        give the same draws; unlike the torch engine's, they depend on the other lines.
         """
         checked, model = self.check(options or Options()), self.model
         if checked.sample:
             # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
             need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
-            model, ready = self._load(1), None
+            model = self._load(1)
         return in_windows(lines, lambda window, start: self._window(model, window, start, checked), ready)
 
     def check(self, options: Any) -> Options:

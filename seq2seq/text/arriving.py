@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from seq2seq.errors import unreadable
+from seq2seq.text.errors import DataError
 from seq2seq.text.reading import GZIP_MAGIC, Mend, lines_of, open_file, read_lines
 
 STANDARD_INPUT = Path("-")
@@ -26,8 +29,11 @@ class InputLines:
         """Raises DataError as `read_lines` and `lines_of` do."""
         for path in self._paths:
             if path == STANDARD_INPUT:
-                yield from self._lines(self._standard_input, "standard input")
-            elif path.is_fifo() or path.is_char_device():  # /dev/stdin, what the shell makes of <(command)
+                try:
+                    yield from self._lines(self._standard_input, "standard input")
+                except OSError as error:
+                    raise DataError(unreadable(Path("standard input"), error)) from None
+            elif _is_pipe(path):  # /dev/stdin, what the shell makes of <(command)
                 with open_file(path) as stream:
                     yield from self._lines(stream, str(path))
             else:
@@ -51,6 +57,13 @@ class InputLines:
         return self._arriving is None or self._arriving.ready(seconds)
 
 
+def _is_pipe(path: Path) -> bool:
+    try:
+        return path.is_fifo() or path.is_char_device()
+    except OSError as error:
+        raise DataError(unreadable(path, error)) from None
+
+
 class _Arriving(io.RawIOBase):
     """A descriptor that is read in blocks, by `buffer`."""
 
@@ -72,9 +85,10 @@ class _Arriving(io.RawIOBase):
         return True
 
     def readinto(self, block: bytearray) -> int | None:  # type: ignore[override]
-        if not self._may_wait and not self._something(0):
-            return None
-        return os.readv(self._descriptor, [block])
+        while self._something(None if self._may_wait else 0):
+            with contextlib.suppress(BlockingIOError):  # somebody else has read it
+                return os.readv(self._descriptor, [block])
+        return None
 
     def ready(self, seconds: float) -> bool:
         self._may_wait = False
@@ -84,5 +98,5 @@ class _Arriving(io.RawIOBase):
             self._may_wait = True
         return line or self._something(seconds)
 
-    def _something(self, seconds: float) -> bool:
+    def _something(self, seconds: float | None) -> bool:
         return bool(select.select([self._descriptor], [], [], seconds)[0])

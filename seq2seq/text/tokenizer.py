@@ -123,6 +123,12 @@ class Tokenizer:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.source.id_to_piece(int(i))) for i in ids]
 
+    def source_surfaces(self, line: str) -> list[str]:
+        """What each piece of a line stands for in the line as it was given, before it was normalised."""
+        line = _clean(line)
+        offsets = self.source.encode(line, out_type="offset_mapping")["offsets"]
+        return [line[begin:end] for begin, end in offsets]
+
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.target.id_to_piece(int(i))) for i in ids]
@@ -158,12 +164,16 @@ def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcesso
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, lines: list[str]) -> list[list[int]]:
-    # A lone surrogate cannot be UTF-8; it can only come from a JSON escape, and is unknown text.
-    clean = [line if line.isascii() else line.encode("utf-8", "replace").decode("utf-8") for line in lines]
+    clean = [_clean(line) for line in lines]
     if len(clean) < FEW_LINES:
         return [processor.encode(line) for line in clean]
     encoded: list[list[int]] = processor.encode(clean)
     return encoded
+
+
+def _clean(line: str) -> str:
+    # A lone surrogate cannot be UTF-8; it can only come from a JSON escape, and is unknown text.
+    return line if line.isascii() else line.encode("utf-8", "replace").decode("utf-8")
 
 
 def _interleave(sources: Iterable[str], targets: Iterable[str]) -> Iterator[str]:

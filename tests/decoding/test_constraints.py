@@ -179,12 +179,15 @@ def test_where_nothing_is_left_the_rest_is_obeyed(make_model, make_source):
 
 
 @given(
-    phrases=st.lists(st.sampled_from([*PHRASES, "ab a", "c.", "ä", "aä"]), min_size=1, max_size=3),
+    phrases=st.lists(
+        st.sampled_from([*PHRASES, "ab a", "c.", "ä", "aä", ".", ". a", "×", "×a"]), min_size=1, max_size=3
+    ),
     data=st.data(),
 )
 @settings(max_examples=150, deadline=None)
 def test_no_way_through_the_pieces_writes_a_banned_phrase(phrases, data):
     texts = [b"", b"", b"", b"", b" a", b"b", b" c", b".", b" ", b" ab", b"a", "ä".encode(), b"\xc3", b"\xa4", b"c  a"]
+    texts += [b"\x97"]  # the second byte of "×"
     banned, history = Banned(phrases, texts), []
     for _ in range(data.draw(st.integers(0, 10))):
         left = sorted(set(range(EOS + 1, len(texts))) - set(banned.ruled_out(history)))
@@ -206,6 +209,10 @@ def test_what_is_banned_are_whole_words():
     assert out("the cat", " the") == {" cat"}
     assert out("the cat", " the", " ") == {" cat", "cat"}
     assert out("the cat", " con") == set()
+    texts += [b".", b".x"]
+    both = Banned(["cat", "."], texts)  # each by its own rule, whichever stands first
+    assert {texts[i] for i in both.ruled_out([names["("]])} == {b" cat", b"cat", b".", b".x"}
+    assert {texts[i] for i in both.ruled_out([names[" con"]])} == {b" cat", b".", b".x"}
     banned = Banned(["the cat"], texts)
     assert banned.found_in("in the  cat.") and not banned.found_in("the cats") and not banned.found_in("bathe cat")
 

@@ -43,7 +43,9 @@ def test_another_seed_draws_something_else(make_model, make_source):
     assert outcomes(sample(model, source, [8] * 50, seeds=range(50))) == drawn
 
 
-@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}, {"temperature": 1e-45}])
+@pytest.mark.parametrize(
+    "narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}, {"temperature": 1e-46}, {"temperature": 5e-324}]
+)
 def test_the_narrowest_sampling_is_greedy_search(make_model, make_source, narrow):
     model, source = make_model(4, 30, biases={EOS: 2.0}), make_source(4, 30, LENGTHS)
     greedy = greedy_search(model, source, LIMITS)

@@ -14,12 +14,24 @@ import pytest
 import torch
 
 from seq2seq import runtime
+from seq2seq.config import ModelConfig, TokenizerConfig
 from seq2seq.decoding import options as options_module
-from seq2seq.decoding.alignment import align_words, choose_alignment_head, information, words_of
+from seq2seq.decoding.alignment import (
+    MAX_CELLS,
+    _batches,
+    align,
+    align_words,
+    choose_alignment_head,
+    information,
+    words_of,
+)
+from seq2seq.decoding.demands import Demands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, UserError
 from seq2seq.files import RunError
+from seq2seq.model.transformer import PAD, Transformer
+from seq2seq.text.tokenizer import Tokenizer
 
 Cli = Callable[..., Any]
 ONE = ("--threads", "1")
@@ -284,8 +296,6 @@ def test_an_ensemble_of_one_model_twice_is_that_model(
 def test_an_ensemble_needs_one_vocabulary(tiny_run: Any, tmp_path: Path, translate: Cli) -> None:
     import shutil
 
-    from seq2seq.text.tokenizer import Tokenizer
-
     other = tmp_path / "other"
     shutil.copytree(tiny_run.path, other)
     assert translate("--ensemble", other, lines=[LINE]).lines == translate(lines=[LINE]).lines
@@ -365,6 +375,49 @@ def test_alignments_are_links_of_words(translate: Cli, tiny_run: Any, sources: l
                 assert 0 <= source < len(record["source"].split())
                 assert 0 <= target < len(one["translation"].split())
     assert any(json.loads(line)["alignment"] for line in result.lines)
+
+
+def test_alignments_of_long_lines_come_in_small_batches(translator: Translator) -> None:
+    long, short = (1024, 1000), (20, 20)
+    lengths = [short] * 5000 + [long] * 3
+    batches = list(_batches([translator.model], lengths))
+    assert [number for batch in batches for number in batch] == list(range(len(lengths)))
+    each = translator.model.config.num_heads * translator.model.config.num_decoder_layers
+    for batch in batches:
+        source, target = (max(lengths[number][side] for number in batch) + 1 for side in (0, 1))
+        assert len(batch) == 1 or len(batch) * each * target * (source + target) <= MAX_CELLS
+    assert len(batches) < 10 and max(map(len, batches)) > 1000
+
+
+def test_models_whose_positions_end_sooner_align_with_others(translator: Translator) -> None:
+    tokenizer = translator.tokenizer
+    sizes = {"d_model": 16, "num_heads": 2, "d_ff": 16, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    configs = ModelConfig(positions="learned", max_positions=8, **sizes), ModelConfig(**sizes)
+    models = [
+        Transformer(config, tokenizer.source_vocab_size, tokenizer.target_vocab_size, shared=tokenizer.shared).eval()
+        for config in configs
+    ]
+    for chosen in (models[:1], models, models[::-1]):
+        [[links]] = align(chosen, tokenizer, translator.config, [[10, 11, 12]], [[[20] * 8]], [["a", " b", "c"]])
+        assert links and all(source < 2 for source, _ in links)
+
+
+def test_words_of_the_source_are_those_of_the_line(tmp_path: Path, sources: list[str]) -> None:
+    lines = [*sources, "it´s"] * 20
+    learned = Tokenizer.learn(TokenizerConfig(vocab_size=90, normalization="nmt_nfkc"), lines, lines, seed=1)
+    surfaces = learned.source_surfaces("it´s the cat")
+    assert "".join(surfaces) == "it´s the cat"
+    assert len(surfaces) == len(learned.encode_source(["it´s the cat"])[0])
+    assert max(word for word in words_of(surfaces) if word is not None) == 2
+    pieces = learned.source_pieces(learned.encode_source(["it´s the cat"])[0])
+    assert max(word for word in words_of(pieces) if word is not None) == 3  # normalised, it has four
+
+
+def test_a_sentence_with_fewer_outputs_is_kept_apart_from_none_else(translator: Translator) -> None:
+    apart = Demands(Options(diverse=3), translator.tokenizer, torch.device("cpu"))._apart([[[7, 8], [9]], [[7]]])
+    values = torch.zeros(2, 12)
+    apart.mask(values, torch.zeros(2, 0, dtype=torch.int64), torch.tensor([0, 1]))
+    assert values[1].nonzero().flatten().tolist() == [PAD, 7]  # padding never comes out
 
 
 def test_the_configured_head_is_taken(tiny_run: Any, translator: Translator) -> None:

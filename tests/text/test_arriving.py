@@ -16,6 +16,7 @@ import pytest
 
 from seq2seq.decoding import options as options_module
 from seq2seq.text.arriving import STANDARD_INPUT, InputLines
+from seq2seq.text.errors import DataError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be waited for there")
 
@@ -93,6 +94,32 @@ def test_a_pipe_with_a_name_is_waited_for_as_standard_input_is(tmp_path: Path) -
     assert next(lines) == "one" and not given.ready(0)
     opened[0].close()
     assert given.ready(60) and list(lines) == []
+
+
+def test_standard_input_that_does_not_block_is_waited_for(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    reader, writer = pipe
+    os.set_blocking(reader.fileno(), False)
+    given = InputLines([STANDARD_INPUT], reader, mended)
+    lines = iter(given)
+    threading.Timer(0.1, lambda: writer.write(b"one\n")).start()
+    assert next(lines) == "one" and not given.ready(0.01)
+    threading.Timer(0.1, lambda: writer.write(b"two\n")).start()
+    assert next(lines) == "two"
+
+
+def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text("a\n", encoding="utf-8")
+    for given, name in (
+        (InputLines([path, Path("x" * 300)], io.BytesIO(), mended), "xxx"),
+        (InputLines([path, tmp_path], io.BytesIO(), mended), tmp_path.name),
+    ):
+        lines = iter(given)
+        assert next(lines) == "a"
+        with pytest.raises(DataError, match=name):
+            next(lines)
+    with path.open("ab") as written_only, pytest.raises(DataError, match="standard input"):
+        list(InputLines([STANDARD_INPUT], written_only, mended))
 
 
 def test_a_pause_ends_a_window() -> None:
