@@ -203,7 +203,7 @@ class TrainingConfig(Section):
     max_steps: int | None = Field(default=None, ge=1)
     max_epochs: int | None = Field(default=None, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
-    # Padded target tokens per update, over all ranks and micro-batches.
+    # Padded target tokens per update, over all micro-batches.
     batch_tokens: int = Field(default=25_000, ge=1, le=100_000_000)
     accumulate: int = Field(default=1, ge=1)  # micro-batches per update
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -237,7 +237,7 @@ class TrainingConfig(Section):
     log_every: int = Field(default=50, ge=1)
     validate_every: int = Field(default=1000, ge=1)
     save_every: int = Field(default=1000, ge=1)
-    validation_beam_size: int = Field(default=1, ge=1)
+    validation_beam_size: int = Field(default=1, ge=1, le=1000)
     max_validation_sentences: int = Field(default=3000, ge=1)
     patience: int = Field(default=0, ge=0)  # validations without a better BLEU before stopping; 0: never
     keep_last: int = Field(default=5, ge=1)

@@ -100,6 +100,7 @@ def _train(
     with contextlib.ExitStack() as opened:
         opened.callback(shutil.rmtree, run.path / CORPUS, ignore_errors=True)
         threads = set_up_cpu(config.training.num_threads)
+        _check_tokenization(config)
         stands = resume and model_stands(config, run)
         if resume:
             tell_changes(run.config(), config, observer.message)
@@ -126,6 +127,12 @@ def _train(
             return translate_test_set(config, run, corpora, trainer.state, device)
         except KeyboardInterrupt:
             raise UntestedError(Outcome(run, trainer.state, None, ())) from None
+
+
+def _check_tokenization(config: Config) -> None:
+    """Finds out now, not when it has been trained, that a package for BLEU's tokenisation is not there."""
+    if any(has_split(config.data, split) for split in ("valid", "test")):
+        corpus_bleu(["a"], ["a"], config.data.bleu_tokenize)
 
 
 def _begin(config: Config, trainer: Trainer, initial: InitialRun | None, *, resume: bool) -> None:

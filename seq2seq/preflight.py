@@ -196,7 +196,7 @@ def training_time(trainer: Trainer, pairs: PiecePairs, batch: Indices, seconds: 
         sum(int(side[part].sum()) + len(side[part]) for side in (pairs.source_lengths, pairs.target_lengths))
         for part in (slice(None), batch)
     )
-    return time_left(config, state, tokens / those * seconds / trainer.updates_per_epoch)
+    return time_left(config, state, tokens / those * seconds / trainer.count_updates(pairs))
 
 
 def longest_sentences(texts: list[str], config: Config, threads: int) -> list[int]:

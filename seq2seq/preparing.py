@@ -26,6 +26,7 @@ from seq2seq.text.errors import DataError
 from seq2seq.text.reading import corpus_name, has_split, read_pairs
 from seq2seq.text.tokenizer import Tokenizer, TokenizerError
 from seq2seq.training.state import Observer
+from seq2seq.training.validation import LONGEST_VALIDATED
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,24 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
         identity[INITIAL] = known[INITIAL]
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
-        _check_positions(config, valid)
+        _check_validation(config, valid)
         identity["validation"] = content_hash(valid.path)
     return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
 
 
-def _check_positions(config: Config, valid: PieceCorpus) -> None:
-    """Finds out now, not at the first validation, that a sentence is longer than learned positions reach."""
+def _check_validation(config: Config, valid: PieceCorpus) -> None:
+    """Finds out now, not at the first validation, that sentences are longer than can be validated with."""
     longest = np.maximum(valid.source_lengths, valid.target_lengths)
     index = int(longest.argmax())
     if config.model.positions == "learned" and longest[index] + 1 > config.model.max_positions:
         raise DataError(
             f"pair {index + 1} of the validation set has {longest[index]:,} pieces, too many for model.max_positions = "
             f"{config.model.max_positions}: leave it out, or raise model.max_positions"
+        )
+    if longest.min() > LONGEST_VALIDATED:
+        raise DataError(
+            f"{corpus_name(config.data, 'valid')}: every pair has a side of more than {LONGEST_VALIDATED:,} pieces; "
+            "none of them counts for the validation loss: add shorter ones, or train without a validation set"
         )
 
 

@@ -444,6 +444,28 @@ def test_a_validation_sentence_beyond_learned_positions_is_told_before_training(
     fails(DataError, "pair 13 of the validation set has .*max_positions = 50", lambda: train(config, tmp_path / "run"))
 
 
+def test_a_validation_set_of_which_no_pair_counts_is_told_before_training(tmp_path: Path, data: dict[str, str]) -> None:
+    long = write_sides(tmp_path, "valid", [("Der Hund. " * 1100, "The dog. " * 1100)] * 2)
+    fails(
+        DataError,
+        "valid.*every pair has a side of more than 1,024 pieces",
+        lambda: train(configured({**data, **long}), tmp_path / "run"),
+    )
+    mixed = write_sides(tmp_path, "valid", [("Der Hund. " * 1100, "The dog. " * 1100), *VALID])
+    assert train(configured({**data, **mixed}), tmp_path / "run").run.info()["validation"]["bleu"] is not None
+
+
+def test_a_package_that_bleu_needs_is_missed_before_training(
+    tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    corpus = {key: value for key, value in data.items() if not key.startswith("valid")}
+    corpus |= {key.replace("valid", "test"): value for key, value in data.items() if key.startswith("valid")}
+    config = configured(corpus, data={"bleu_tokenize": "ja-mecab"})
+    fails(UserError, "ja-mecab|mecab", lambda: train(config, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 # Existing runs
 
 

@@ -163,7 +163,11 @@ def test_a_resumed_run_is_forecast_by_what_is_left(config: Config, tmp_path: Pat
     ],
 )
 def test_time_is_forecast_by_a_batch_and_then_by_the_speed_so_far(
-    tmp_path: Path, limits: dict[str, float], fresh: float | None, resumed: float | None
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    limits: dict[str, float],
+    fresh: float | None,
+    resumed: float | None,
 ) -> None:
     """An epoch of two updates takes four seconds by a batch that is all of it; ten steps took five seconds each."""
     pairs = Copies(20, PIECES)
@@ -171,7 +175,8 @@ def test_time_is_forecast_by_a_batch_and_then_by_the_speed_so_far(
     sizes = ModelConfig(d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1, num_decoder_layers=1)
     model = Transformer(sizes, 30, 30, shared=True)
     trainer = Trainer(Run(tmp_path), training, model, pairs, pairs, None, Listener(), device=torch.device("cpu"))
-    trainer.updates_per_epoch = 2
+    monkeypatch.setattr(trainer, "count_updates", lambda pairs: 2)
+    trainer.state.updates_per_epoch = 2
     trainer.set_horizon()
     assert training_time(trainer, pairs, np.arange(20), 4.0) == fresh
     trainer.state.step, trainer.state.seconds = 10, 50.0

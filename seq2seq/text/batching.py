@@ -1,7 +1,7 @@
 """Batches of similar length, counted in tokens; their order is a pure function of (seed, epoch).
 
 Sentences are sorted by target and source length, cut into micro-batches of bounded size, and the micro-batches are
-shuffled. An update takes `accumulate` micro-batches on each of `num_ranks` processes.
+shuffled. An update takes `accumulate` micro-batches.
 """
 
 from __future__ import annotations
@@ -119,13 +119,9 @@ def _cut(order: Indices, source_lengths: Lengths, target_lengths: Lengths, micro
     return batches
 
 
-def updates(plan: list[Indices], *, accumulate: int, rank: int = 0, num_ranks: int = 1) -> list[list[Indices]]:
-    """Groups an epoch's micro-batches into updates and picks those of one rank.
-
-    All ranks have the same number of updates; in the last one some may have fewer micro-batches, or none.
-    """
-    size = accumulate * num_ranks
-    return [plan[start : start + size][rank::num_ranks] for start in range(0, len(plan), size)]
+def updates(plan: list[Indices], *, accumulate: int) -> list[list[Indices]]:
+    """Groups an epoch's micro-batches into updates; the last one may have fewer."""
+    return [plan[start : start + accumulate] for start in range(0, len(plan), accumulate)]
 
 
 def chain_hash(before: str, pairs: PiecePairs, micro_batches: Sequence[Indices]) -> str:
@@ -179,9 +175,9 @@ def padded_tokens(plan: list[Indices], lengths: Lengths) -> int:
     return sum((int(lengths[indices].max()) + 1) * len(indices) for indices in plan)
 
 
-def in_order(pairs: PiecePairs, micro_batch_tokens: int, longest: int) -> Iterator[Batch]:
-    """Every pair of at most `longest` pieces a side once, in a fixed order of lengths: for validation."""
-    kept = np.flatnonzero(np.maximum(pairs.source_lengths, pairs.target_lengths) <= longest)
+def in_order(pairs: PiecePairs, micro_batch_tokens: int, longest: int, most: int | None = None) -> Iterator[Batch]:
+    """The first `most` pairs of at most `longest` pieces a side, in a fixed order of lengths: for validation."""
+    kept = np.flatnonzero(np.maximum(pairs.source_lengths, pairs.target_lengths) <= longest)[:most]
     lengths = pairs.source_lengths[kept], pairs.target_lengths[kept]
     for indices in plan_epoch(*lengths, micro_batch_tokens, seed=0, epoch=0):
         yield collate(pairs, kept[indices])

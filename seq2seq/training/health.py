@@ -15,7 +15,7 @@ from seq2seq.training.state import TrainingState
 # The loss is watched as a moving average of -log p per target token, in nats; each step has this share in it.
 SHARE = 0.1
 # So far above its lowest the average has exploded: every token is exp(3), 20 times, less probable than it was. A single
-# step may be as bad with one odd batch; from twice as far it counts at once, before the average has followed.
+# step may be as bad with one odd batch; from twice as far other pairs have to tell, before the average has followed.
 EXPLODED = 3.0
 # After so many steps in a row it is not waited any longer.
 EXPLODED_STEPS = 100
@@ -35,10 +35,14 @@ def watch_loss(state: TrainingState, nll: float) -> bool:
 
 
 def exploded(state: TrainingState) -> bool:
-    """Whether the model is not to be saved as it is."""
-    if state.lowest_nll is None or state.last_nll is None:
-        return False
-    return state.exploded_in_a_row > 0 or state.last_nll > state.lowest_nll + 2 * EXPLODED
+    """Whether the average has, so that the model is not to be saved as it is."""
+    return state.exploded_in_a_row > 0
+
+
+def jumped(state: TrainingState, nll: float | None = None) -> bool:
+    """Whether -log p, by default the last step's, is so high that the model went wrong, or the batch is odd."""
+    nll = state.last_nll if nll is None else nll
+    return state.lowest_nll is not None and nll is not None and not nll <= state.lowest_nll + 2 * EXPLODED
 
 
 def explosion(state: TrainingState, rate: float) -> str:

@@ -47,7 +47,8 @@ def plan_from_timings(
 ) -> int | None:
     """Turns `max_minutes` into steps once enough of them have been timed, and None until then.
 
-    That is when 15% of the time is over, or the warm-up if it ends sooner.
+    That is when 15% of the time is over, or the warm-up if it ends sooner; at once where the epochs are over before the
+    minutes are.
 
     step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting, without
     validations. validation_seconds: how long one of those takes. spent: what has gone by since, to find that out.
@@ -65,7 +66,8 @@ def plan_from_timings(
     share = MEASURE_SHARE if plan >= 2 * config.warmup_steps else EARLY_SHARE
     # Past the warm-up the schedule needs the horizon.
     if step < config.warmup_steps and seconds < (1 - RESERVE_SHARE) * budget:
-        return plan if measured and seconds >= share * budget else None
+        by_epochs = config.max_epochs is not None and plan == config.max_epochs * updates_per_epoch
+        return plan if measured and (by_epochs or seconds >= share * budget) else None
     return plan
 
 

@@ -56,6 +56,8 @@ class TrainingState:
     exploded_in_a_row: int = 0
     split_batches: int = 0  # halvings of batches for which a GPU's memory was too small
     too_many_tokens: int | None = None  # of the smallest part of a batch that was
+    updates_per_epoch: int | None = None  # of the first epoch; where pieces are sampled, others have a few more or less
+    regular: list[int] | None = None  # the last steps at which a checkpoint was due (`save_every`), and was saved
     batches: str = ""  # a hash of all batches so far, in their order
     best_bleu: float | None = None
     best_score: float | None = None  # what checkpoints are ranked by: the BLEU, or minus the loss where there is none

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from seq2seq.run import Run, load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, plan_epoch, updates
 from seq2seq.training.averaging import ranked_steps, regular_steps, score
 from seq2seq.training.environment import differences, environment
-from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, not_finite, watch_loss
+from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, jumped, not_finite, watch_loss
 from seq2seq.training.horizon import (
     at_end,
     check_end,
@@ -41,6 +40,7 @@ from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResu
 from seq2seq.training.updates import Step, Updater
 from seq2seq.training.validation import validation_loss
 
+OTHERS = 256  # pairs that tell a model that went wrong from a batch that is odd
 FEWER = 0.9  # of the steps that a plan would have without validations: it is told
 
 
@@ -88,6 +88,8 @@ class Trainer:
         """Trains until a limit is reached. Raises TrainingError, or Interrupted after saving."""
         state = self.state
         self.set_horizon()
+        if state.step:  # a kill may have come between saving and this
+            self._prune()
         if not self.done():
             sizes = tensor_bytes(self.model.state_dict()), optimizer_bytes(self.config, self.model)
             check_room(self.run, self.config, *sizes, self.observer.message)
@@ -135,6 +137,8 @@ class Trainer:
         if self._planned_epoch != state.epoch:
             self._pairs, self._plan = self._epoch(state.epoch)
             self._planned_epoch = state.epoch
+            if state.epoch == 0:
+                state.updates_per_epoch = len(self._plan)
             if self.sampled is not None:
                 self.sampled.prefetch(state.epoch + 1)
         update = self._plan[state.update]
@@ -154,14 +158,23 @@ class Trainer:
     def _epoch(self, epoch: int) -> tuple[PiecePairs, list[list[Indices]]]:
         """The pairs of an epoch and its updates."""
         pairs = self.train_pairs if self.sampled is None else self.sampled.for_epoch(epoch)
+        return pairs, self._updates(pairs, epoch)
+
+    def _updates(self, pairs: PiecePairs, epoch: int) -> list[list[Indices]]:
         lengths = pairs.source_lengths, pairs.target_lengths
         plan = plan_epoch(*lengths, self.config.micro_batch_tokens, seed=self.config.seed, epoch=epoch)
-        return pairs, updates(plan, accumulate=self.config.accumulate)
+        return updates(plan, accumulate=self.config.accumulate)
 
-    @cached_property
+    @property
     def updates_per_epoch(self) -> int:
         """Of the first epoch; where pieces are sampled, others have a few more or less."""
-        return len(self._epoch(0)[1])
+        if self.state.updates_per_epoch is None:
+            self.state.updates_per_epoch = len(self._epoch(0)[1])
+        return self.state.updates_per_epoch
+
+    def count_updates(self, pairs: PiecePairs) -> int:
+        """How many there are in an epoch of these pairs."""
+        return len(self._updates(pairs, 0))
 
     def epochs(self) -> float:
         """How often the corpus has been gone through."""
@@ -175,7 +188,7 @@ class Trainer:
         changed = state.limits is not None and state.limits != limits
         if state.horizon is None or changed:
             check_end(config, self.valid_pairs is not None)
-            per_epoch = self.updates_per_epoch
+            per_epoch = self._per_epoch()
             state.horizon = known_horizon(config, per_epoch)
             if state.horizon is None and config.max_minutes is not None and changed and state.step:
                 speed = state.seconds / state.step
@@ -185,7 +198,7 @@ class Trainer:
     def _plan_horizon(self, timings: list[float]) -> bool:
         """Plans it if it is time to. A plan is to be saved at once: after a crash, the clock would give another."""
         state = self.state
-        so_far = self.config, state.step, state.seconds, timings, self.updates_per_epoch
+        so_far = self.config, state.step, state.seconds, timings, self._per_epoch()
         without = plan_from_timings(*so_far)
         if without is not None:
             started = time.perf_counter()
@@ -197,6 +210,10 @@ class Trainer:
                     "training.validate_every, or shorten the validation set"
                 )
         return state.horizon is not None
+
+    def _per_epoch(self) -> int:
+        """Updates of an epoch where epochs are a limit; otherwise nobody needs to know, and 0."""
+        return 0 if self.config.max_epochs is None else self.updates_per_epoch
 
     def _validation_seconds(self) -> float:
         """How long the last validation of this sitting took; without one, how long it takes now."""
@@ -316,8 +333,9 @@ class Trainer:
         return loss, bleu
 
     def _best_steps(self) -> list[int]:
-        """The steps of the `keep_best` best validations."""
-        return ranked_steps(self.state.validations)[: self.config.keep_best]
+        """The steps of the `keep_best` best validations, of this step and of those with a checkpoint."""
+        kept = {self.state.step, *(checkpoint.step for checkpoint in self.run.checkpoints())}
+        return [step for step in ranked_steps(self.state.validations) if step in kept][: self.config.keep_best]
 
     def save(self) -> None:
         """Writes a checkpoint and removes those that need not be kept; of a model that went wrong, does neither.
@@ -326,11 +344,13 @@ class Trainer:
         """
         self._settle()
         state, config = self.state, self.config
-        if exploded(state):
+        if exploded(state) or (jumped(state) and jumped(state, self._loss_of_others())):
             if state.finished:
                 rate = learning_rate(config, self.model.config.d_model, state.step, state.horizon)
                 raise self._failure(f"step {state.step}: {explosion(state, rate)}")
             return
+        if state.step % config.save_every == 0:
+            state.regular = sorted({*self._regular_steps(), state.step})[-config.keep_last :]
         optimizer = optimizer_tensors(self.updater.optimizers, self.model)
         self._check_finite("the weights of", self.model.state_dict())
         self._check_finite("the optimizer's", optimizer)
@@ -344,10 +364,18 @@ class Trainer:
         self.run.save_checkpoint(state.step, self.model.state_dict(), optimizer, values)
         self._prune()
 
+    def _loss_of_others(self) -> float:
+        """-log p of a target token of the first training pairs, which the last batch says nothing of."""
+        try:
+            return validation_loss(self.model, self._pairs, self.config.micro_batch_tokens, self.device, OTHERS)
+        except ValueError:  # all too long to try
+            return math.inf
+
     def _prune(self) -> None:
-        state, config = self.state, self.config
-        regular = regular_steps(config, (checkpoint.step for checkpoint in self.run.checkpoints()), state.step)
-        self.run.prune_checkpoints({*self._best_steps(), *regular[-config.keep_last :]})
+        self.run.prune_checkpoints({*self._best_steps(), *self._regular_steps()[-self.config.keep_last :]})
+
+    def _regular_steps(self) -> list[int]:
+        return regular_steps(self.config, (checkpoint.step for checkpoint in self.run.checkpoints()), self.state)
 
     def _check_finite(self, what: str, tensors: Mapping[str, torch.Tensor]) -> None:
         if name := not_finite(tensors):
@@ -374,7 +402,6 @@ class Trainer:
         except ValueError as error:
             raise TrainingError(f"{checkpoint.path / OPTIMIZER}: damaged: {error}") from None
         self.run.cut_metrics(self.state.metrics_size)
-        self._prune()  # a kill may have come between saving and this
         return True
 
     def _environment(self) -> dict[str, Any]:

@@ -12,15 +12,19 @@ LONGEST_VALIDATED = 1024  # pieces a side: attention over a longer line could ex
 
 
 @torch.no_grad()
-def validation_loss(model: Transformer, pairs: PiecePairs, batch_tokens: int, device: torch.device) -> float:
-    """Mean -log p of a target token (natural logarithm), unsmoothed, without dropout.
+def validation_loss(
+    model: Transformer, pairs: PiecePairs, batch_tokens: int, device: torch.device, most: int | None = None
+) -> float:
+    """Mean -log p of a target token (natural logarithm), unsmoothed, without dropout; of the first `most` pairs.
 
-    Pairs of more than LONGEST_VALIDATED pieces on a side do not count.
+    Pairs of more than LONGEST_VALIDATED pieces on a side do not count; where all have, there is none: ValueError.
     """
     model.eval()
     total, tokens = 0.0, 0
-    for batch in in_order(pairs, batch_tokens, LONGEST_VALIDATED):
+    for batch in in_order(pairs, batch_tokens, LONGEST_VALIDATED, most):
         _, nll = batch_losses(model, batch.to(device), 0.0)
         total += float(nll)
         tokens += batch.num_target_tokens
-    return total / max(1, tokens)
+    if not tokens:
+        raise ValueError(f"no pair of at most {LONGEST_VALIDATED:,} pieces a side to validate with")
+    return total / tokens

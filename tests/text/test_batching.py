@@ -167,26 +167,13 @@ def test_nothing_is_no_padding() -> None:
 
 
 @properties
-@given(count=st.integers(0, 40), accumulate=st.integers(1, 5), num_ranks=st.integers(1, 4))
-def test_ranks_partition_the_plan_with_the_same_number_of_updates(count: int, accumulate: int, num_ranks: int) -> None:
+@given(count=st.integers(0, 40), accumulate=st.integers(1, 5))
+def test_updates_take_the_micro_batches_of_the_plan_in_its_order(count: int, accumulate: int) -> None:
     plan = [np.array([i], dtype=np.int64) for i in range(count)]
-    by_rank = [updates(plan, accumulate=accumulate, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
-    assert len({len(own) for own in by_rank}) == 1
-    for number, together in enumerate(zip(*by_rank, strict=True)):
-        # An update takes the next micro-batches of the plan, whatever the number of ranks that share them.
-        first = number * accumulate * num_ranks
-        taken = sorted(int(indices[0]) for own in together for indices in own)
-        assert taken == list(range(first, min(first + accumulate * num_ranks, count)))
-        assert all(len(own) <= accumulate for own in together)
-
-
-def test_as_many_ranks_as_micro_batches_make_the_same_updates() -> None:
-    lengths = lengths_of([(n % 9, n % 11) for n in range(150)])
-    plan = plan_epoch(*lengths, 40, seed=3, epoch=2)
-    alone = updates(plan, accumulate=4)
-    shared = [updates(plan, accumulate=2, rank=rank, num_ranks=2) for rank in (0, 1)]
-    for update, one, other in zip(alone, *shared, strict=True):
-        assert {id(indices) for indices in update} == {id(indices) for indices in one + other}
+    grouped = updates(plan, accumulate=accumulate)
+    assert [int(indices[0]) for update in grouped for indices in update] == list(range(count))
+    assert all(len(update) == accumulate for update in grouped[:-1])
+    assert all(0 < len(update) <= accumulate for update in grouped)
 
 
 # Batches

@@ -18,7 +18,7 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.batching import Batch
 from seq2seq.training import updates as updates_module
-from seq2seq.training.health import EXPLODED, EXPLODED_STEPS, exploded, explosion, not_finite, watch_loss
+from seq2seq.training.health import EXPLODED, EXPLODED_STEPS, exploded, explosion, jumped, not_finite, watch_loss
 from seq2seq.training.state import Interrupted, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 
@@ -82,13 +82,45 @@ def test_explosions_are_counted_and_end(values: list[float]) -> None:
     assert not exploded(state)
 
 
-def test_one_step_far_off_is_not_saved_and_no_explosion_yet() -> None:
+def test_one_step_far_off_is_no_explosion_yet() -> None:
     state = TrainingState()
+    assert not jumped(state)
     watch_loss(state, 1.0)
     assert not watch_loss(state, 8.0)
-    assert exploded(state) and state.exploded_steps == 0
+    assert jumped(state) and not exploded(state) and state.exploded_steps == 0
+    assert jumped(state, math.nan) and not jumped(state, 2.0)  # what other pairs say
     assert not watch_loss(state, 1.0)
-    assert not exploded(state)
+    assert not jumped(state)
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_after_an_odd_batch_other_pairs_say_whether_the_model_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
+    trainer = trainer_for(tmp_path / "run", max_steps=20)
+    whole, update = updates_module.batch_losses, trainer.updater.update
+
+    def batch_losses(model: Transformer, batch: Batch, *settings: float) -> tuple[Tensor, Tensor]:
+        loss, nll = whole(model, batch, *settings)
+        return loss, nll + (9.0 * batch.num_target_tokens if model.training and trainer.state.step in (10, 20) else 0.0)
+
+    def spoil(*arguments: Any) -> Any:
+        done = update(*arguments)
+        if trainer.state.step == 20 and not sound:
+            with torch.no_grad():
+                trainer.model.target_embedding.mul_(1000.0)
+        return done
+
+    monkeypatch.setattr(updates_module, "batch_losses", batch_losses)
+    monkeypatch.setattr(trainer.updater, "update", spoil)
+    if sound:
+        trainer.train()
+        assert trainer.state.finished
+    else:
+        with pytest.raises(TrainingError, match=r"^step 20: the loss has exploded"):
+            trainer.train()
+    assert [one.step for one in trainer.run.checkpoints()] == [5, 10, 15] + [20] * sound
+    assert trainer.state.exploded_steps == 0
 
 
 def test_an_explosion_is_told_in_one_line_with_its_learning_rate() -> None:

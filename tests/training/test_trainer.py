@@ -28,6 +28,7 @@ from seq2seq.model.dropout import dropout as drop
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run, RunError
 from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, pad, plan_epoch
+from seq2seq.training.averaging import choose_checkpoints, regular_steps
 from seq2seq.training.state import STATE_FORMAT, TIMINGS, Interrupted, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 from seq2seq.training.validation import validation_loss
@@ -663,6 +664,53 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_no_others(
     assert resumable == sorted(kept)[-2:]
 
 
+def test_what_was_saved_regularly_stays_when_save_every_changes(tmp_path: Path) -> None:
+    config = settings(max_steps=23, save_every=5, keep_last=3, average_checkpoints=3)
+    trainer_for(tmp_path / "run", config).train()
+    assert kept_steps(Run(tmp_path / "run")) == [15, 20, 23]
+    finished = trainer_for(tmp_path / "run", replace_fields(config, save_every=7))
+    assert finished.resume() and finished.train().step == 23  # nothing is left to train
+    assert kept_steps(finished.run) == [15, 20, 23]
+    longer = trainer_for(tmp_path / "run", replace_fields(config, save_every=7, max_steps=29))
+    assert longer.resume()
+    state = longer.train()
+    assert kept_steps(longer.run) == [20, 28, 29] and state.regular == [15, 20, 28]
+    assert [one.step for one in choose_checkpoints(longer.config, longer.run.checkpoints(), state)] == [20, 28, 29]
+
+
+def test_checkpoints_from_before_regular_steps_were_written_down_go_by_save_every() -> None:
+    state = TrainingState(step=23)
+    assert regular_steps(settings(save_every=5), [10, 12, 15, 23], state) == [10, 15, 23]
+    state.regular = [12]
+    assert regular_steps(settings(save_every=5), [10, 12, 15, 23], state) == [12, 23]
+
+
+def test_a_resumed_run_does_not_split_other_epochs_into_pieces_than_its_own(tmp_path: Path) -> None:
+    class Sampled:
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def for_epoch(self, epoch: int) -> PiecePairs:
+            self.asked.append(epoch)
+            return Copies(60, DIGITS, seed=epoch)
+
+        def prefetch(self, epoch: int) -> None:
+            pass
+
+    def begin(config: TrainingConfig, sampled: Sampled) -> Trainer:
+        trainer = trainer_for(tmp_path / "run", config)
+        trainer.sampled = sampled
+        return trainer
+
+    first, again = Sampled(), Sampled()
+    begin(settings(max_epochs=3), first).train()
+    assert sorted(set(first.asked)) == [0, 1, 2]
+    resumed = begin(settings(max_epochs=5), again)
+    assert resumed.resume()
+    resumed.train()
+    assert sorted(set(again.asked)) == [3, 4] and resumed.epochs() == pytest.approx(5.0, abs=0.5)
+
+
 # When training ends
 
 
@@ -883,8 +931,15 @@ def test_epochs_are_a_limit_alone_and_beside_the_others(tmp_path: Path, clock: F
     updates = state.step // 3
     steps = trainer_for(tmp_path / "steps", replace_fields(config, max_steps=1000), train=pairs).train()
     assert (steps.step, steps.horizon) == (3 * updates, 1000)
-    minutes = trainer_for(tmp_path / "minutes", replace_fields(config, max_minutes=1000.0), train=pairs).train()
-    assert minutes.step == 3 * updates
+    both = replace_fields(config, max_minutes=1000.0, warmup_steps=4000, log_every=1)
+    minutes = trainer_for(tmp_path / "minutes", both, train=pairs)
+    state = minutes.train()
+    assert (state.step, state.horizon) == (
+        3 * updates,
+        3 * updates,
+    )  # epochs end it within its warm-up: they are the plan
+    rates = [record["learning_rate"] for record in minutes.run.metrics() if "learning_rate" in record]
+    assert rates[-1] == 0.0 < rates[0] < max(rates[1:-1])
     part = trainer_for(tmp_path / "part", replace_fields(config, max_steps=updates + 1), train=pairs)
     part.train()
     assert part.epochs() == pytest.approx(1 + 1 / updates)
