@@ -284,7 +284,7 @@ def test_jsonl_has_fields_of_the_right_types(translate: Cli, sources: list[str])
     assert len(first["piece_log_probabilities"]) == len(first["pieces"]) + first["ended"]
     assert math.isclose(sum(first["piece_log_probabilities"]), first["log_probability"], abs_tol=1e-4)
     assert "".join(first["pieces"]).replace("▁", " ").strip() == first["translation"]
-    assert (empty["pieces"], empty["score"]) == ([], 0.0)
+    assert (empty["pieces"], empty["score"], empty["piece_log_probabilities"]) == ([], 0.0, [])
 
 
 def test_jsonl_with_n_best_has_all_hypotheses(translate: Cli, sources: list[str]) -> None:
@@ -485,12 +485,15 @@ def test_who_writes_a_line_and_waits_gets_its_translation(
     arguments = tuple(str(tmp_path / name) if name == "prefixes" else name for name in arguments)
     process = start("translate", tiny_run.path, *arguments, *ONE)
     assert process.stdin is not None and process.stdout is not None
+    too_long = threading.Timer(300, process.kill)  # or a line that never comes would be waited for
+    too_long.start()
     for _ in range(2):
         process.stdin.write(b"the cat\n")
         process.stdin.flush()
         for _ in range(each):
             assert process.stdout.readline().endswith(b"\n")
-    assert process.communicate(timeout=60)[0] == b"" and process.returncode == 0
+    assert process.communicate()[0] == b"" and process.returncode == 0
+    too_long.cancel()
 
 
 @posix_only
@@ -713,6 +716,18 @@ def test_a_recipe_can_be_looked_at_without_training(run_cli: Cli, tmp_path: Path
     (tmp_path / "recipe.toml").write_text(shown.out, encoding="utf-8")
     assert load_config(tmp_path / "recipe.toml") == build_config({"training": {"max_steps": 7}}, preset="small")
     one_line(run_cli("train", "--preset", "middling", "--print-config", cwd=tmp_path), 2, "--preset", "middling")
+
+
+def test_the_recipe_of_a_run_can_be_looked_at(run_cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    from seq2seq.recipe import parse_config
+
+    for arguments in (("--run-dir", tiny_run.path), ("--run-dir", tiny_run.path, "--resume")):
+        shown = run_cli("train", *arguments, "--print-config", "--set", "training.max_steps=7", cwd=tmp_path)
+        assert shown.code == 0, shown.err
+        expected = Run(tiny_run.path).config()
+        training = expected.training.model_copy(update={"max_steps": 7})
+        assert parse_config(shown.out, origin="shown") == expected.model_copy(update={"training": training})
+    one_line(run_cli("train", "--run-dir", tmp_path / "none", "--print-config", cwd=tmp_path), 1, "--run-dir: ", "none")
 
 
 def test_an_end_that_is_given_on_resuming_takes_the_place_of_the_minutes(in_corpus: Cli, tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def train(
     if resume and config is None and run_dir is None and init_from is None and (corpus or set_corpus):
         run_dir = Path("runs") / (preset or "run")
     # Before the others: it may be a pipe, or a link.
-    own = _own_recipe(config, preset, run_dir, init_from, resume=resume, given=bool(corpus) or set_corpus)
+    given = bool(corpus) or set_corpus
+    own = _own_recipe(config, preset, run_dir, init_from, resume=resume, given=given, shown=print_config)
     config = own or config
     if config is None and not corpus and not set_corpus and not print_config:
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
@@ -124,10 +125,11 @@ def _own_recipe(
     *,
     resume: bool,
     given: bool,
+    shown: bool,
 ) -> Path | None:
-    """The config.toml of a run, where it is to serve as the recipe: of the run that is resumed, or fine-tuned.
+    """The config.toml of a run, where it is to serve as the recipe: of the run that is resumed, fine-tuned or shown.
 
-    given: a corpus is, so that a run of which there is nothing yet can begin.
+    given: a corpus is, so that a run of which there is nothing yet can begin. shown: nothing is trained.
     """
     if config is not None:
         return None
@@ -142,6 +144,8 @@ def _own_recipe(
         folder = run_dir
     elif init_from is not None and preset is None:
         folder = init_from
+    elif shown and run_dir is not None and preset is None and not given:
+        folder = run_dir
     else:
         return None
     from seq2seq.run import Run
@@ -149,7 +153,8 @@ def _own_recipe(
     try:
         own = Run.open(folder).config()  # a stranger's: what is no plain file of its own is refused
     except UserError as error:
-        raise type(error)(f"{'--resume' if folder == run_dir else '--init-from'}: {error}") from None
+        name = "--init-from" if folder == init_from else "--resume" if resume else "--run-dir"
+        raise type(error)(f"{name}: {error}") from None
     if preset not in (None, own.preset):
         began = f"with preset {own.preset}" if own.preset else "without a preset"
         raise OptionError(f"--preset {preset}: {folder} began {began}; leave --preset out")

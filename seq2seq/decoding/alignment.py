@@ -73,9 +73,27 @@ def words_of(pieces: Sequence[str]) -> list[int | None]:
     return words
 
 
-def align_words(weights: Tensor, source_pieces: Sequence[str], target_pieces: Sequence[str]) -> Links:
-    """Sorted links of words, given weights [T, S] and the pieces (or the text that they stand for), without end."""
-    source_words, target_words = words_of(source_pieces), words_of(target_pieces)
+def words_in(line: str, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int | None]:
+    """The same for the pieces of a source line, by the words of the line as it was given, before it was normalised."""
+    numbers: list[int | None] = []
+    word, inside = -1, False
+    for character in line:
+        if character.isspace():
+            inside = False
+            numbers.append(None)
+        else:
+            word, inside = (word, True) if inside else (word + 1, True)
+            numbers.append(word)
+    words = []
+    spans = tokenizer.source_spans(line) if ids else []
+    for piece, (begin, end) in zip(tokenizer.source_pieces(ids), spans, strict=False):
+        found = [number for number in numbers[begin : max(end, begin + 1)] if number is not None]
+        words.append(found[-1] if found and piece.strip("▁") else None)
+    return words
+
+
+def align_words(weights: Tensor, source_words: Sequence[int | None], target_words: Sequence[int | None]) -> Links:
+    """Sorted links of words, given weights [T, S] and the word of each piece, without end-of-sentence."""
     links = set()
     for target, source in enumerate(align_pieces(weights)[: len(target_words)]):
         pair = source_words[source], target_words[target]
@@ -109,11 +127,11 @@ def align(
     config: DecodingConfig,
     sources: Sequence[Sequence[int]],
     outputs: Sequence[Sequence[Sequence[int]]],
-    surfaces: Sequence[Sequence[str]],
+    source_words: Sequence[Sequence[int | None]],
 ) -> list[list[Links]]:
     """Links for the outputs of each source, all in pieces; of several models, by their mean attention.
 
-    surfaces: what each piece of a source stands for in the line as it was given, which the words are counted in.
+    source_words: the word that each piece of a source belongs to.
     """
     links: list[list[Links]] = [[() for _ in of_one] for of_one in outputs]
     flat = [(i, j) for i, of_one in enumerate(outputs) for j in range(len(of_one))]
@@ -126,7 +144,7 @@ def align(
         for (i, j), *weights in zip(batch, *chosen, strict=True):
             rows = min(map(len, weights))  # where the learned positions of some end sooner
             mean = torch.stack([one[:rows] for one in weights]).mean(0)
-            links[i][j] = align_words(mean, surfaces[i], tokenizer.target_pieces(outputs[i][j]))
+            links[i][j] = align_words(mean, source_words[i], words_of(tokenizer.target_pieces(outputs[i][j])))
     return links
 
 
@@ -137,7 +155,7 @@ def _batches(models: Sequence[Transformer], lengths: Sequence[tuple[int, int]]) 
     longest = 0, 0
     for number, (source, target) in enumerate(lengths):
         longest = max(longest[0], source + 1), max(longest[1], target + 1)
-        if batch and (len(batch) + 1) * each * longest[1] * sum(longest) > MAX_CELLS:
+        if batch and (len(batch) + 1) * each * sum(longest) ** 2 > MAX_CELLS:
             yield batch
             batch, longest = [], (source + 1, target + 1)
         batch.append(number)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from seq2seq.config import DataConfig, DecodingConfig
-from seq2seq.decoding.alignment import Links, align, check_heads
+from seq2seq.decoding.alignment import Links, align, check_heads, words_in
 from seq2seq.decoding.beam import Choice, grow, most_probable
 from seq2seq.decoding.demands import Demands
 from seq2seq.decoding.engine import scorer_for
@@ -331,8 +331,8 @@ class Translator:
     def _align(self, lines: list[str], asked: list[Line], found: list[tuple[Hypothesis, ...]]) -> list[list[Links]]:
         sources = [line.source.tolist() for line in asked]
         outputs = [[list(one.pieces) for one in hypotheses] for hypotheses in found]
-        surfaces = [self.tokenizer.source_surfaces(line if line.strip() else "") for line in lines]
-        return align(self.models, self.tokenizer, self.config, sources, outputs, surfaces)
+        words = [words_in(line, self.tokenizer, pieces) for line, pieces in zip(lines, sources, strict=True)]
+        return align(self.models, self.tokenizer, self.config, sources, outputs, words)
 
 
 def _opposite(one: DataConfig, other: DataConfig) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from seq2seq.errors import unreadable
 from seq2seq.text.errors import DataError
-from seq2seq.text.reading import GZIP_MAGIC, Mend, lines_of, open_file, read_lines
+from seq2seq.text.reading import GZIP_MAGIC, MAX_LINE_BYTES, Mend, lines_of, open_file, read_lines
 
 STANDARD_INPUT = Path("-")
+BLOCK = 1 << 14
 
 
 class InputLines:
@@ -24,18 +25,21 @@ class InputLines:
         """mend: told of what is wrong with a line, see `lines_of`. Standard input is read by its descriptor, if any."""
         self._paths, self._standard_input, self._mend = paths, standard_input, mend
         self._arriving: _Arriving | None = None
+        self._at_end = False  # of a file, with a pipe after it, which may let itself be waited for
 
     def __iter__(self) -> Iterator[str]:
         """Raises DataError as `read_lines` and `lines_of` do."""
-        for path in self._paths:
+        for number, path in enumerate(self._paths):
             if path == STANDARD_INPUT:
                 try:
                     yield from self._lines(self._standard_input, "standard input")
                 except OSError as error:
                     raise DataError(unreadable(Path("standard input"), error)) from None
-            elif _is_pipe(path):  # /dev/stdin, what the shell makes of <(command)
+            elif _is_pipe(path):
                 with open_file(path) as stream:
                     yield from self._lines(stream, str(path))
+            elif any(map(_is_pipe, self._paths[number + 1 :])):
+                yield from self._lines_before_a_pipe(path)
             else:
                 yield from read_lines(path, self._mend)
 
@@ -44,32 +48,42 @@ class InputLines:
         if arriving is None:
             yield from lines_of(stream, name, self._mend)
             return
-        if arriving.buffer.peek(2)[:2] != GZIP_MAGIC:
+        if arriving.peek()[:2] != GZIP_MAGIC:
             self._arriving = arriving
-        yield from lines_of(arriving.buffer, name, self._mend)
+        yield from lines_of(cast(BinaryIO, arriving), name, self._mend)
         self._arriving = None
+
+    def _lines_before_a_pipe(self, path: Path) -> Iterator[str]:
+        lines = read_lines(path, self._mend)
+        line = next(lines, None)
+        while line is not None:
+            following = next(lines, None)
+            self._at_end = following is None
+            yield line
+            self._at_end = False
+            line = following
 
     def ready(self, seconds: float) -> bool:
         """Whether the next line, or the end, can be read without waiting longer than this for whoever writes it.
 
-        A line of which only a part is there counts, and so do files and what is compressed.
+        Files, and what is compressed, always can.
         """
-        return self._arriving is None or self._arriving.ready(seconds)
+        return not self._at_end and (self._arriving is None or self._arriving.ready(seconds))
 
 
 def _is_pipe(path: Path) -> bool:
+    """Standard input, /dev/stdin, what the shell makes of <(command)."""
     try:
-        return path.is_fifo() or path.is_char_device()
-    except OSError as error:
-        raise DataError(unreadable(path, error)) from None
+        return path == STANDARD_INPUT or path.is_fifo() or path.is_char_device()
+    except OSError:  # which opening it will tell of
+        return False
 
 
 class _Arriving(io.RawIOBase):
-    """A descriptor that is read in blocks, by `buffer`."""
+    """A descriptor that is read a block at a time, as it comes."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._may_wait = descriptor, True
-        self.buffer = io.BufferedReader(cast(io.FileIO, self))
+        self._descriptor, self._pending, self._ended = descriptor, b"", False
 
     @classmethod
     def of(cls, stream: BinaryIO) -> _Arriving | None:
@@ -84,19 +98,33 @@ class _Arriving(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, block: bytearray) -> int | None:  # type: ignore[override]
-        while self._something(None if self._may_wait else 0):
-            with contextlib.suppress(BlockingIOError):  # somebody else has read it
-                return os.readv(self._descriptor, [block])
-        return None
+    def peek(self, size: int = 1) -> bytes:
+        """What has been read and not been taken yet; waits for something where there is nothing."""
+        while not self._pending and not self._ended:
+            self._receive(None)
+        return self._pending
+
+    def readinto(self, block: bytearray) -> int:  # type: ignore[override]
+        taken = self.peek()[: len(block)]
+        block[: len(taken)] = taken
+        self._pending = self._pending[len(taken) :]
+        return len(taken)
 
     def ready(self, seconds: float) -> bool:
-        self._may_wait = False
-        try:
-            line = b"\n" in (self.buffer.peek() or b"")
-        finally:
-            self._may_wait = True
-        return line or self._something(seconds)
+        """Whether a whole line is there, or the end, at the latest in so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._ended and b"\n" not in self._pending and len(self._pending) <= MAX_LINE_BYTES:
+            if not self._receive(max(0.0, until - time.monotonic())):
+                return False
+        return True
 
-    def _something(self, seconds: float | None) -> bool:
-        return bool(select.select([self._descriptor], [], [], seconds)[0])
+    def _receive(self, seconds: float | None) -> bool:
+        """Reads a block if one comes in that time; None waits for it."""
+        if not select.select([self._descriptor], [], [], seconds)[0]:
+            return False
+        try:
+            block = os.read(self._descriptor, BLOCK)
+        except BlockingIOError:  # somebody else has read it
+            return False
+        self._pending, self._ended = self._pending + block, not block
+        return True

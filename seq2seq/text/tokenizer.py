@@ -123,11 +123,12 @@ class Tokenizer:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.source.id_to_piece(int(i))) for i in ids]
 
-    def source_surfaces(self, line: str) -> list[str]:
-        """What each piece of a line stands for in the line as it was given, before it was normalised."""
-        line = _clean(line)
-        offsets = self.source.encode(line, out_type="offset_mapping")["offsets"]
-        return [line[begin:end] for begin, end in offsets]
+    def source_spans(self, line: str) -> list[tuple[int, int]]:
+        """Where each piece begins and ends in the line as it was given, in characters.
+
+        Of several pieces that stand for one character together, the last has it, and the others end where they begin.
+        """
+        return list(self.source.encode(_clean(line), out_type="offset_mapping")["offsets"])
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""

@@ -45,10 +45,11 @@ def jumped(state: TrainingState, nll: float | None = None) -> bool:
     return state.lowest_nll is not None and nll is not None and not nll <= state.lowest_nll + 2 * EXPLODED
 
 
-def explosion(state: TrainingState, rate: float) -> str:
-    """What there is to say about an exploded loss, without the remedy."""
+def explosion(state: TrainingState, rate: float, nll: float | None = None) -> str:
+    """What there is to say about an exploded loss, without the remedy; nll: where the average does not show it yet."""
+    now = state.average_nll if nll is None else nll
     return (
-        f"the loss has exploded: {state.average_nll:.1f} nats a target token, after {state.lowest_nll:.1f} at its "
+        f"the loss has exploded: {now:.1f} nats a target token, after {state.lowest_nll:.1f} at its "
         f"lowest, at a learning rate of {rate:.1e}"
     )
 

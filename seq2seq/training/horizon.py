@@ -14,6 +14,7 @@ MEASURE_SHARE, RESERVE_SHARE, VALIDATION_SHARE = 0.15, 0.10, 0.05
 # Where there is time for less than two warm-ups, a plan raises the rate at once (see `learning_rate`): it comes early.
 EARLY_SHARE = 0.04
 MIN_MEASURED_STEPS = 8
+SURE = 2.0  # times as long as the epochs seem to take: if there is as much, they and not the minutes are the end
 
 
 def check_end(config: TrainingConfig, has_validation: bool) -> None:
@@ -47,8 +48,8 @@ def plan_from_timings(
 ) -> int | None:
     """Turns `max_minutes` into steps once enough of them have been timed, and None until then.
 
-    That is when 15% of the time is over, or the warm-up if it ends sooner; at once where the epochs are over before the
-    minutes are.
+    That is when 15% of the time is over, or the warm-up if it ends sooner; and after a few steps where the epochs take
+    less than half of the minutes.
 
     step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting, without
     validations. validation_seconds: how long one of those takes. spent: what has gone by since, to find that out.
@@ -66,7 +67,9 @@ def plan_from_timings(
     share = MEASURE_SHARE if plan >= 2 * config.warmup_steps else EARLY_SHARE
     # Past the warm-up the schedule needs the horizon.
     if step < config.warmup_steps and seconds < (1 - RESERVE_SHARE) * budget:
-        by_epochs = config.max_epochs is not None and plan == config.max_epochs * updates_per_epoch
+        by_epochs = config.max_epochs is not None and SURE * (
+            config.max_epochs * updates_per_epoch - step
+        ) * pace < _time_to_plan(config.max_minutes, seconds)
         return plan if measured and (by_epochs or seconds >= share * budget) else None
     return plan
 

@@ -50,6 +50,6 @@ def check_saved_state(values: Mapping[str, Any], where: str) -> None:
     for name in COUNTS:
         if not 0 <= values.get(name, 0) < MOST:
             raise TrainingError(f"{where}: damaged: {name} = {values[name]!r:.60}")
-    horizon = values.get("horizon")
-    if horizon is not None and not 1 <= horizon < MOST:
-        raise TrainingError(f"{where}: damaged: horizon = {horizon!r:.60}")
+    for name in ("horizon", "updates_per_epoch"):
+        if (value := values.get(name)) is not None and not 1 <= value < MOST:
+            raise TrainingError(f"{where}: damaged: {name} = {value!r:.60}")

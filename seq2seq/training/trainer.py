@@ -344,10 +344,14 @@ class Trainer:
         """
         self._settle()
         state, config = self.state, self.config
-        if exploded(state) or (jumped(state) and jumped(state, self._loss_of_others())):
+        others = self._loss_of_others() if jumped(state) else None
+        if exploded(state) or (others is not None and jumped(state, others)):
+            rate = learning_rate(config, self.model.config.d_model, state.step, state.horizon)
+            what = f"step {state.step}: {explosion(state, rate, None if exploded(state) else others)}"
             if state.finished:
-                rate = learning_rate(config, self.model.config.d_model, state.step, state.horizon)
-                raise self._failure(f"step {state.step}: {explosion(state, rate)}")
+                raise self._failure(what)
+            if not exploded(state):  # else it has been told
+                self.observer.message(f"{what}; it is not saved")
             return
         if state.step % config.save_every == 0:
             state.regular = sorted({*self._regular_steps(), state.step})[-config.keep_last :]
@@ -365,7 +369,7 @@ class Trainer:
         self._prune()
 
     def _loss_of_others(self) -> float:
-        """-log p of a target token of the first training pairs, which the last batch says nothing of."""
+        """-log p of a target token of the first training pairs, to tell a model that went wrong from an odd batch."""
         try:
             return validation_loss(self.model, self._pairs, self.config.micro_batch_tokens, self.device, OTHERS)
         except ValueError:  # all too long to try

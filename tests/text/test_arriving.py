@@ -42,7 +42,13 @@ def test_a_line_is_ready_when_it_is_there(pipe: tuple[io.BufferedReader, io.File
     threading.Timer(0.1, lambda: writer.write(b"three\n")).start()
     assert given.ready(60)
     assert next(lines) == "three" and not given.ready(0)
+    writer.write(b"fo")
+    assert not given.ready(0.01) and not given.ready(0)  # a part is no line
+    writer.write(b"ur\nfi")
+    assert given.ready(60) and next(lines) == "four" and not given.ready(0)
+    writer.write(b"ve")
     writer.close()
+    assert given.ready(60) and next(lines) == "five"
     assert given.ready(0)  # the end, too
     assert list(lines) == []
 
@@ -73,11 +79,9 @@ def test_files_and_what_is_packed_are_always_ready(pipe: tuple[io.BufferedReader
     writer.write(gzip.compress(b"c\nd\n"))
     writer.close()
     given = InputLines([path, STANDARD_INPUT, path], reader, mended)
-    got = []
-    for line in given:
-        got.append(line)
-        assert given.ready(0)
-    assert got == ["a", "b", "c", "d", "a", "b"]
+    got = [(line, given.ready(0)) for line in given]
+    assert [line for line, _ in got] == ["a", "b", "c", "d", "a", "b"]
+    assert [ready for _, ready in got] == [True, False, True, True, True, True]  # before a pipe nobody knows
     in_memory = InputLines([STANDARD_INPUT], io.BytesIO(b"e\nf"), mended)
     assert [line for line in in_memory if in_memory.ready(0)] == ["e", "f"]
 
@@ -87,10 +91,13 @@ def test_a_pipe_with_a_name_is_waited_for_as_standard_input_is(tmp_path: Path) -
     os.mkfifo(path)
     given = InputLines([path], io.BytesIO(), mended)
     opened: list[io.FileIO] = []
-    thread = threading.Thread(target=lambda: opened.append(open(path, "wb", buffering=0)))  # noqa: SIM115
-    thread.start()
+
+    def write() -> None:
+        opened.append(open(path, "wb", buffering=0))  # noqa: SIM115
+        opened[0].write(b"one\n")
+
+    threading.Thread(target=write).start()
     lines = iter(given)
-    threading.Timer(0.1, lambda: opened[0].write(b"one\n")).start()
     assert next(lines) == "one" and not given.ready(0)
     opened[0].close()
     assert given.ready(60) and list(lines) == []
@@ -120,6 +127,23 @@ def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
             next(lines)
     with path.open("ab") as written_only, pytest.raises(DataError, match="standard input"):
         list(InputLines([STANDARD_INPUT], written_only, mended))
+
+
+def test_a_file_is_not_held_back_by_the_pipe_after_it(
+    pipe: tuple[io.BufferedReader, io.FileIO], tmp_path: Path
+) -> None:
+    reader, writer = pipe
+    path = tmp_path / "lines"
+    path.write_text("a\nb\n", encoding="utf-8")
+    given = InputLines([path, STANDARD_INPUT], reader, mended)
+    windows = options_module.in_windows(given, lambda window, start: [list(window)], given.ready)
+    assert next(windows) == ["a", "b"]  # nothing has been written yet
+    writer.write(b"c\n")
+    assert next(windows) == ["c"]
+    writer.close()
+    assert list(windows) == []
+    alone = InputLines([path, path], reader, mended)
+    assert list(options_module.in_windows(alone, lambda window, start: [list(window)], alone.ready)) == [["a", "b"] * 2]
 
 
 def test_a_pause_ends_a_window() -> None:
