@@ -3,4 +3,6 @@
 Importing this package imports nothing heavy: torch and the rest come in when a submodule that needs them does.
 """
 
-__version__ = "0.1.0"
+from seq2seq.version import __version__
+
+__all__ = ["__version__"]

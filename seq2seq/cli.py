@@ -14,7 +14,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
-from seq2seq import __version__
 from seq2seq.commands.common import signals, warn
 from seq2seq.commands.diversifying import diversify
 from seq2seq.commands.exporting import export
@@ -22,6 +21,7 @@ from seq2seq.commands.measuring import benchmark, score
 from seq2seq.commands.training import train, verify_resume
 from seq2seq.commands.translating import translate
 from seq2seq.errors import explain
+from seq2seq.version import __version__
 
 app = typer.Typer(
     name="seq2seq",

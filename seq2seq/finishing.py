@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from seq2seq import __version__
 from seq2seq.checkpoints import MODEL
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Translator
@@ -26,6 +25,7 @@ from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
 from seq2seq.training.state import Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
+from seq2seq.version import __version__
 
 
 @dataclass(frozen=True)

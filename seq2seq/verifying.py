@@ -21,7 +21,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from seq2seq import __version__
 from seq2seq.checkpoints import MODEL, OPTIMIZER
 from seq2seq.config import Config
 from seq2seq.errors import OptionError, UserError
@@ -29,8 +28,9 @@ from seq2seq.files import file_hash, write_atomic
 from seq2seq.recipe import dump_config
 from seq2seq.run import Run
 from seq2seq.training.state import TIMINGS
+from seq2seq.version import __version__
 
-COMMAND = (sys.executable, "-c", "from seq2seq.cli import main; main()", "train")
+COMMAND = (sys.executable, "-P", "-c", "from seq2seq.cli import main; main()", "train")
 STEP = re.compile(r"step ([\d,]+)/")
 MAX_SENTENCES = 20  # to validate on; what is proved does not depend on how many
 

@@ -145,8 +145,12 @@ def test_a_defect_of_the_program_is_not_hidden(run_cli: Cli, monkeypatch: pytest
         run_cli("train", "recipe.toml")
 
 
-def test_the_package_is_the_command() -> None:
-    result = subprocess.run([sys.executable, "-m", "seq2seq", "--version"], capture_output=True, text=True)
+@pytest.mark.parametrize("folder", ["", "seq2seq"])
+def test_the_package_is_the_command(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)  # a clone, in the folder where one is
+    result = subprocess.run(
+        [sys.executable, "-m", "seq2seq", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
 
 

@@ -124,10 +124,10 @@ def _key(run: Run, options: Options, precision: Precision) -> str:
     """Of what the translations of a run depend on beside the text, but for what only rounds differently."""
     from dataclasses import asdict
 
-    from seq2seq import __version__
     from seq2seq.checkpoints import MODEL
     from seq2seq.files import file_hash
     from seq2seq.runtime import choose_device, choose_precision
+    from seq2seq.version import __version__
 
     config, device = run.config(), choose_device("auto")
     arithmetic = f"{device.type} {choose_precision(precision, device)}"

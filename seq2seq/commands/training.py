@@ -46,8 +46,9 @@ def train(
     """Train a translator from parallel text.
 
     CONFIG.toml is a recipe. Give one, or --source and --target with --preset, or both: files given here take the place
-    of the recipe's corpus. A run that was stopped goes on with --run-dir and --resume alone. With --init-from training
-    begins with a finished run's weights and vocabulary, on whatever corpus is given.
+    of the recipe's corpus, of its languages and its bleu_tokenize. A run that was stopped goes on with --run-dir and
+    --resume alone. With --init-from training begins with a finished run's weights and vocabulary, on whatever corpus
+    is given.
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite exclude each other")
@@ -109,7 +110,7 @@ def train(
 
 
 def _check_initial(init_from: Path, changes: list[str]) -> None:
-    if init_from == Path():
+    if init_from == Path() and not Path("config.toml").exists():  # "", or a folder that is none
         raise OptionError("--init-from: which run? Name its folder")
     if init_from.is_file():
         raise OptionError(f"--init-from {init_from}: is a file; name the folder of a run")

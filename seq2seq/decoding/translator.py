@@ -336,12 +336,20 @@ class Translator:
 
 
 def _opposite(one: DataConfig, other: DataConfig) -> bool:
-    """Whether the languages or the files of two corpora say that one is the other turned round."""
-    for source, target in (("source_language", "target_language"), ("train_source", "train_target")):
-        names = getattr(one, source), getattr(one, target)
-        if names[0] != names[1] and names == (getattr(other, target), getattr(other, source)):
-            return True
-    return False
+    """Whether the languages, files or columns of two corpora say that one is the other turned round."""
+    return any(ways[0] != ways[1] and ways == back[::-1] for ways, back in zip(_ways(one), _ways(other), strict=True))
+
+
+def _ways(data: DataConfig) -> list[tuple[str, str]]:
+    files = data.train_source.removesuffix(".gz"), data.train_target.removesuffix(".gz")
+    table = data.train_pairs.removesuffix(".gz")
+    first, second = ("1", "2") if table.endswith(".tsv") else ("source", "target")
+    columns = f"{table} {data.source_column or first}", f"{table} {data.target_column or second}"
+    return [
+        (data.source_language.casefold(), data.target_language.casefold()),
+        files,
+        columns if table else ("", ""),
+    ]
 
 
 def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:

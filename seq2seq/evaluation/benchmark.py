@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seq2seq import __version__
 from seq2seq.config import DecodingConfig
 from seq2seq.evaluation.metrics import METRICS, NUM_SAMPLES, Metric, Score, compare_systems
 from seq2seq.evaluation.overlap import Overlap, find_overlap, union
@@ -28,6 +27,7 @@ from seq2seq.evaluation.testsets import EvaluationSet, sha256_of_lines
 from seq2seq.runtime import describe_hardware
 from seq2seq.text.errors import DataError, write_result
 from seq2seq.text.reading import read_lines
+from seq2seq.version import __version__
 
 FORMAT_VERSION = 1  # of the JSON
 

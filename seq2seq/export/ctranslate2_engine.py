@@ -24,7 +24,7 @@ from seq2seq.decoding.options import (
     in_windows,
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
-from seq2seq.errors import OptionError
+from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.folder import CERTIFICATE
 from seq2seq.export.light import LightRun, check_quantization, read_certificate
@@ -154,7 +154,10 @@ class CTranslate2Translator:
         for field in fields(options):
             value = getattr(options, field.name)
             if field.name not in KNOWN and value != field.default:
-                raise OptionError(f"{field.name} = {value}: the ctranslate2 engine cannot do that; use --engine torch")
+                raise SearchOptionError(
+                    f"{{{field.name}}}: the ctranslate2 engine cannot do that; use --engine torch",
+                    **{field.name: value},
+                )
         return check_options(Options(**{name: getattr(options, name) for name in KNOWN}), self.config)
 
     def _window(self, model: Any, lines: list[str], start: int, options: Options) -> list[TranslationResult]:

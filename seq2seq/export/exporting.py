@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from seq2seq import __version__
 from seq2seq.config import Config
 from seq2seq.errors import OptionError
 from seq2seq.export import ctranslate2_format, huggingface_format
@@ -33,6 +32,7 @@ from seq2seq.files import file_hash, write_json
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.tokenizer import EOS, Tokenizer
+from seq2seq.version import __version__
 
 To = Literal["ctranslate2", "huggingface"]
 Bleu = Callable[[Sequence[str], Sequence[str]], float]

@@ -25,11 +25,13 @@ class InputLines:
         """mend: told of what is wrong with a line, see `lines_of`. Standard input is read by its descriptor, if any."""
         self._paths, self._standard_input, self._mend = paths, standard_input, mend
         self._arriving: _Arriving | None = None
-        self._at_end = False  # of a file, with a pipe after it, which may let itself be waited for
+        self._at_end = False  # of a file, with a pipe after it
+        self._pipe_follows = False  # which may let itself be waited for
 
     def __iter__(self) -> Iterator[str]:
         """Raises DataError as `read_lines` and `lines_of` do."""
         for number, path in enumerate(self._paths):
+            self._pipe_follows = any(map(_is_pipe, self._paths[number + 1 :]))
             if path == STANDARD_INPUT:
                 try:
                     yield from self._lines(self._standard_input, "standard input")
@@ -38,7 +40,7 @@ class InputLines:
             elif _is_pipe(path):
                 with open_file(path) as stream:
                     yield from self._lines(stream, str(path))
-            elif any(map(_is_pipe, self._paths[number + 1 :])):
+            elif self._pipe_follows:
                 yield from self._lines_before_a_pipe(path)
             else:
                 yield from read_lines(path, self._mend)
@@ -48,7 +50,7 @@ class InputLines:
         if arriving is None:
             yield from lines_of(stream, name, self._mend)
             return
-        if arriving.peek()[:2] != GZIP_MAGIC:
+        if arriving.peek(2)[:2] != GZIP_MAGIC:
             self._arriving = arriving
         yield from lines_of(cast(BinaryIO, arriving), name, self._mend)
         self._arriving = None
@@ -56,19 +58,28 @@ class InputLines:
     def _lines_before_a_pipe(self, path: Path) -> Iterator[str]:
         lines = read_lines(path, self._mend)
         line = next(lines, None)
+        failure: DataError | None = None
         while line is not None:
-            following = next(lines, None)
+            following = None
+            try:
+                following = next(lines, None)
+            except DataError as error:
+                failure = error
             self._at_end = following is None
             yield line
             self._at_end = False
             line = following
+        if failure is not None:
+            raise failure
 
     def ready(self, seconds: float) -> bool:
         """Whether the next line, or the end, can be read without waiting longer than this for whoever writes it.
 
         Files, and what is compressed, always can.
         """
-        return not self._at_end and (self._arriving is None or self._arriving.ready(seconds))
+        if self._arriving is None:
+            return not self._at_end
+        return self._arriving.ready(seconds) and not (self._pipe_follows and self._arriving.is_over())
 
 
 def _is_pipe(path: Path) -> bool:
@@ -99,10 +110,18 @@ class _Arriving(io.RawIOBase):
         return True
 
     def peek(self, size: int = 1) -> bytes:
-        """What has been read and not been taken yet; waits for something where there is nothing."""
-        while not self._pending and not self._ended:
+        """What has been read and not been taken yet; waits for something where there is nothing.
+
+        Where two bytes are asked for, half of gzip's magic number is nothing.
+        """
+        nothing = (b"", GZIP_MAGIC[:1]) if size > 1 else (b"",)
+        while self._pending in nothing and not self._ended:
             self._receive(None)
         return self._pending
+
+    def is_over(self) -> bool:
+        """Whether it has ended and all of it been taken."""
+        return self._ended and not self._pending
 
     def readinto(self, block: bytearray) -> int:  # type: ignore[override]
         taken = self.peek()[: len(block)]

@@ -25,15 +25,13 @@ def ranked_steps(validations: Iterable[Mapping[str, Any]]) -> list[int]:
     return [int(validation["step"]) for validation in ranked]
 
 
-def regular_steps(config: TrainingConfig, steps: Iterable[int], state: TrainingState) -> list[int]:
+def regular_steps(steps: Iterable[int], state: TrainingState) -> list[int]:
     """Of the given steps those at which every run saves, oldest first: not those kept for being among the best.
 
     `save_every` may have changed since they were saved; what was regular then is.
     """
-    regular = state.regular
-    if regular is None:  # from before it was written down
-        return sorted(step for step in steps if step % config.save_every == 0 or step == state.step)
-    return sorted(step for step in steps if step in regular or step == state.step)
+    regular = {*(state.regular or ()), state.step}
+    return sorted(step for step in steps if step in regular)
 
 
 def choose_checkpoints(
@@ -42,7 +40,7 @@ def choose_checkpoints(
     """The checkpoints that make the final model, of those that there are: the last N, the best N, or the one best."""
     kept = {checkpoint.step: checkpoint for checkpoint in checkpoints}
     best = [step for step in ranked_steps(state.validations) if step in kept]
-    regular = regular_steps(config, kept, state)
+    regular = regular_steps(kept, state)
     if config.average == "none":
         chosen = best[:1] or regular[-1:]
     elif config.average == "best" and best:

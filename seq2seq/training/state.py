@@ -57,7 +57,8 @@ class TrainingState:
     split_batches: int = 0  # halvings of batches for which a GPU's memory was too small
     too_many_tokens: int | None = None  # of the smallest part of a batch that was
     updates_per_epoch: int | None = None  # of the first epoch; where pieces are sampled, others have a few more or less
-    regular: list[int] | None = None  # the last steps at which a checkpoint was due (`save_every`), and was saved
+    # The last steps at which a checkpoint was due (`save_every`) and was saved; None in states from before it was kept.
+    regular: list[int] | None = field(default_factory=list)
     batches: str = ""  # a hash of all batches so far, in their order
     best_bleu: float | None = None
     best_score: float | None = None  # what checkpoints are ranked by: the BLEU, or minus the loss where there is none
@@ -77,7 +78,7 @@ class TrainingState:
                 f"{STATE_FORMAT} only: finish the run with the version that began it, or start anew with --overwrite"
             )
         known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**{"regular": None, **{name: value for name, value in values.items() if name in known}})
 
 
 @dataclass(frozen=True)

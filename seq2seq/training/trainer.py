@@ -16,6 +16,7 @@ import torch
 
 from seq2seq.checkpoints import MODEL, OPTIMIZER, STATE, tensor_bytes
 from seq2seq.config import TrainingConfig
+from seq2seq.errors import UserError
 from seq2seq.model.transformer import Transformer
 from seq2seq.resuming import check_identity
 from seq2seq.run import Run, load_weights
@@ -224,7 +225,10 @@ class Trainer:
     def _take_plan(self, horizon: int | None) -> None:
         if horizon is not None:
             self.state.horizon = horizon
-            self.observer.message(f"planned {horizon:,} steps to fit into {self.config.max_minutes:g} minutes")
+            epochs = self.config.max_epochs
+            by_epochs = epochs is not None and horizon == epochs * self.updates_per_epoch
+            end = f"for {epochs:,} epochs" if by_epochs else f"to fit into {self.config.max_minutes:g} minutes"
+            self.observer.message(f"planned {horizon:,} steps {end}")
 
     def _settle(self) -> None:
         """Reads what the updates since the last time did: the only place that waits for a GPU."""
@@ -379,7 +383,15 @@ class Trainer:
         self.run.prune_checkpoints({*self._best_steps(), *self._regular_steps()[-self.config.keep_last :]})
 
     def _regular_steps(self) -> list[int]:
-        return regular_steps(self.config, (checkpoint.step for checkpoint in self.run.checkpoints()), self.state)
+        return regular_steps((checkpoint.step for checkpoint in self.run.checkpoints()), self.state)
+
+    def _regular_before(self) -> list[int]:
+        """Those of a run that did not write them down: by the `save_every` that it began with."""
+        try:
+            every = self.run.config().training.save_every
+        except UserError:
+            every = self.config.save_every
+        return [checkpoint.step for checkpoint in self.run.checkpoints() if checkpoint.step % every == 0]
 
     def _check_finite(self, what: str, tensors: Mapping[str, torch.Tensor]) -> None:
         if name := not_finite(tensors):
@@ -396,6 +408,8 @@ class Trainer:
         state = TrainingState.from_dict(values)
         check_saved_state(values, str(checkpoint.path / STATE))
         check_identity(values.get("identity", {}), self.identity)
+        if state.regular is None:
+            state.regular = self._regular_before()
         self.state = state
         self.updater.too_many = state.too_many_tokens
         self._keep_environment(self.state.environment)

@@ -312,19 +312,38 @@ def test_an_ensemble_needs_one_vocabulary(tiny_run: Any, tmp_path: Path, transla
 
 
 @pytest.mark.parametrize(
-    ("kind", "names"), [("language", ("en", "de")), ("file", ("train.en", "train.de")), ("same", ("", ""))]
+    ("kind", "names"),
+    [
+        ("language", ("en", "de")),
+        ("file", ("train.en", "train.de")),
+        ("packed", ("train.en", "train.de")),
+        ("column", ("1", "2")),
+        ("same", ("", "")),
+    ],
 )
 def test_an_ensemble_of_opposite_ways_is_refused(
     tiny_run: Any, tmp_path: Path, kind: str, names: tuple[str, str]
 ) -> None:
     import shutil
 
-    keys = ("train_source", "train_target") if kind == "file" else ("source_language", "target_language")
+    keys = ("source_language", "target_language")
+    if kind in ("file", "packed"):
+        keys = ("train_source", "train_target")
+    elif kind == "column":
+        keys = ("source_column", "target_column")
     paths = [tmp_path / "one", tmp_path / "other"]
     for path, order in zip(paths, (names, names[::-1]), strict=True):
         shutil.copytree(tiny_run.path, path)
         text = (path / "config.toml").read_text(encoding="utf-8")
+        if kind == "column":
+            text = re.sub('(?m)^train_pairs = ""$', 'train_pairs = "train.tsv"', text)
+            text = re.sub("(?m)^train_(source|target) = .*$", 'train_\\1 = ""', text)
+            order = ("", "") if path.name == "one" else order  # by default the first and the second
         for key, name in zip(keys, order, strict=True):
+            if kind == "packed" and path.name == "other":
+                name += ".gz"
+            elif kind == "language" and path.name == "other":
+                name = name.upper()
             text, count = re.subn(f"(?m)^{key} = .*$", f'{key} = "{name}"', text)
             assert count == 1
         (path / "config.toml").write_text(text, encoding="utf-8")

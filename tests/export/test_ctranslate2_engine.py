@@ -19,7 +19,7 @@ from seq2seq.decoding import options as light_options
 from seq2seq.decoding import translator as torch_engine
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
-from seq2seq.errors import OptionError, UserError
+from seq2seq.errors import OptionError, SearchOptionError, UserError
 from seq2seq.export import light
 from seq2seq.export.ctranslate2_engine import CTranslate2Translator
 from seq2seq.export.errors import ExportError
@@ -141,6 +141,9 @@ def test_options_out_of_range_and_options_that_it_lacks_are_refused(make_run: An
     assert engine.check(More()).beam_size == engine.config.beam_size
     with pytest.raises(OptionError, match=r"diversity = 0\.5: the ctranslate2 engine cannot do that"):
         engine.check(More(diversity=0.5))
+    with pytest.raises(SearchOptionError) as refused:
+        engine.check(Options(min_length=3))
+    assert refused.value.typed == "--min-length 3: the ctranslate2 engine cannot do that; use --engine torch"
     for arguments in ({"quantization": "int4"}, {"threads": -1}, {"length_normalization": "none"}):
         with pytest.raises(OptionError):
             CTranslate2Translator(run, **arguments)

@@ -146,6 +146,44 @@ def test_a_file_is_not_held_back_by_the_pipe_after_it(
     assert list(options_module.in_windows(alone, lambda window, start: [list(window)], alone.ready)) == [["a", "b"] * 2]
 
 
+def test_a_pipe_is_not_held_back_by_the_pipe_after_it(tmp_path: Path) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path in paths:
+        os.mkfifo(path)
+    given = InputLines(paths, io.BytesIO(), mended)
+    windows = options_module.in_windows(given, lambda window, start: [list(window)], given.ready)
+    threading.Thread(target=lambda: paths[0].write_bytes(b"a\nb")).start()
+    assert next(windows) == ["a", "b"]  # nobody has opened the second
+    threading.Thread(target=lambda: paths[1].write_bytes(b"c\n")).start()
+    assert list(windows) == [["c"]]
+
+
+def test_what_is_whole_of_a_file_comes_before_its_error_and_a_pipe(
+    pipe: tuple[io.BufferedReader, io.FileIO], tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(b"a\nb\nc\n")[:-8])
+    for paths in ([path], [path, STANDARD_INPUT]):
+        got = []
+        with pytest.raises(DataError, match=r"cut\.gz"):
+            for line in InputLines(paths, pipe[0], mended):
+                got.append(line)
+        assert got == ["a", "b", "c"]
+
+
+def test_half_of_a_magic_number_is_waited_for(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    reader, writer = pipe
+    packed = gzip.compress(b"a\nb\n")
+    writer.write(packed[:1])
+
+    def write() -> None:
+        with writer:
+            writer.write(packed[1:])
+
+    threading.Timer(0.1, write).start()
+    assert list(InputLines([STANDARD_INPUT], reader, mended)) == ["a", "b"]
+
+
 def test_a_pause_ends_a_window() -> None:
     asked: list[float] = []
 

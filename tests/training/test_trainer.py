@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 import seq2seq.training.trainer as trainer_module
 import seq2seq.training.updates as updates_module
-from seq2seq.config import ConfigError, ModelConfig, TrainingConfig
+from seq2seq.checkpoints import STATE, STATE_HASH
+from seq2seq.config import Config, ConfigError, ModelConfig, TrainingConfig
 from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
 from seq2seq.decoding.scoring import score_batch
 from seq2seq.model import native
@@ -678,11 +679,19 @@ def test_what_was_saved_regularly_stays_when_save_every_changes(tmp_path: Path) 
     assert [one.step for one in choose_checkpoints(longer.config, longer.run.checkpoints(), state)] == [20, 28, 29]
 
 
-def test_checkpoints_from_before_regular_steps_were_written_down_go_by_save_every() -> None:
-    state = TrainingState(step=23)
-    assert regular_steps(settings(save_every=5), [10, 12, 15, 23], state) == [10, 15, 23]
-    state.regular = [12]
-    assert regular_steps(settings(save_every=5), [10, 12, 15, 23], state) == [12, 23]
+def test_of_a_run_that_did_not_write_down_its_regular_checkpoints_save_every_tells(tmp_path: Path) -> None:
+    config = settings(max_steps=23, save_every=5)
+    begun = trainer_for(tmp_path / "run", config)
+    begun.run.write_config(Config(training=config))
+    begun.train()
+    newest = begun.run.checkpoints()[-1].path / STATE
+    before = {key: value for key, value in json.loads(newest.read_text()).items() if key not in ("regular", STATE_HASH)}
+    newest.write_text(json.dumps(before))
+    again = trainer_for(tmp_path / "run", replace_fields(config, save_every=7))
+    assert again.resume() and again.state.regular == [5, 10, 15, 20]
+    again.train()
+    assert kept_steps(again.run) == [5, 10, 15, 20, 23]
+    assert regular_steps([10, 12, 15, 23], TrainingState(step=23, regular=[12])) == [12, 23]
 
 
 def test_a_resumed_run_does_not_split_other_epochs_into_pieces_than_its_own(tmp_path: Path) -> None:
