@@ -30,7 +30,9 @@ from seq2seq.run import Run
 from seq2seq.training.state import TIMINGS
 from seq2seq.version import __version__
 
-COMMAND = (sys.executable, "-P", "-c", "from seq2seq.cli import main; main()", "train")
+# This program, not a folder of its name in the working directory, nor another version that is installed.
+CODE = f"import sys; own = {str(Path(__file__).resolve().parents[1])!r}; own in sys.path or sys.path.insert(0, own)"
+COMMAND = (sys.executable, "-P", "-c", f"{CODE}; from seq2seq.cli import main; main()", "train")
 STEP = re.compile(r"step ([\d,]+)/")
 MAX_SENTENCES = 20  # to validate on; what is proved does not depend on how many
 

@@ -32,8 +32,8 @@ def train(
         str | None,
         option("tiny|quick|small|base|big", "Start from a recipe: quick takes 10 minutes, tiny 30, small 60."),
     ] = None,
-    init_from: Annotated[
-        Path | None, option("RUN", "Fine-tune its model; its recipe is taken unless another is given.")
+    init_from_: Annotated[
+        str | None, option("RUN", "Fine-tune its model; its recipe is taken unless another is given.", "--init-from")
     ] = None,
     set_: Annotated[list[str] | None, option("SECTION.KEY=VALUE", "Change a setting; repeatable.", "--set")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")] = False,
@@ -59,8 +59,7 @@ def train(
     corpus = {name: value for name, value in paths.items() if value}
     if corpus and not (source and target):
         raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
-    if init_from is not None:
-        _check_initial(init_from, set_ or [])
+    init_from = None if init_from_ is None else _initial(init_from_, set_ or [])
     if init_from is not None and run_dir is None:
         run_dir = Path("runs") / f"{init_from.resolve().name}-finetuned"
     set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
@@ -109,13 +108,15 @@ def train(
     print(describe_outcome(outcome, settings))
 
 
-def _check_initial(init_from: Path, changes: list[str]) -> None:
-    if init_from == Path() and not Path("config.toml").exists():  # "", or a folder that is none
+def _initial(name: str, changes: list[str]) -> Path:
+    if not name:
         raise OptionError("--init-from: which run? Name its folder")
+    init_from = Path(name)
     if init_from.is_file():
         raise OptionError(f"--init-from {init_from}: is a file; name the folder of a run")
     if any(change.partition("=")[0].strip() == "training.init_from" for change in changes):
         raise OptionError("--init-from and --set training.init_from are both given: keep one of them")
+    return init_from
 
 
 def _own_recipe(

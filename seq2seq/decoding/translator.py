@@ -342,7 +342,8 @@ def _opposite(one: DataConfig, other: DataConfig) -> bool:
 
 def _ways(data: DataConfig) -> list[tuple[str, str]]:
     files = data.train_source.removesuffix(".gz"), data.train_target.removesuffix(".gz")
-    table = data.train_pairs.removesuffix(".gz")
+    dataset = f"{data.dataset} {data.dataset_config}" if data.dataset and not data.train_source else ""
+    table = data.train_pairs.removesuffix(".gz") or dataset
     first, second = ("1", "2") if table.endswith(".tsv") else ("source", "target")
     columns = f"{table} {data.source_column or first}", f"{table} {data.target_column or second}"
     return [

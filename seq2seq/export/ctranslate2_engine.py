@@ -154,8 +154,9 @@ class CTranslate2Translator:
         for field in fields(options):
             value = getattr(options, field.name)
             if field.name not in KNOWN and value != field.default:
+                named = f"{{{field.name}.name}}" if isinstance(value, tuple) else f"{{{field.name}}}"
                 raise SearchOptionError(
-                    f"{{{field.name}}}: the ctranslate2 engine cannot do that; use --engine torch",
+                    f"{named}: the ctranslate2 engine cannot do that; use --engine torch",
                     **{field.name: value},
                 )
         return check_options(Options(**{name: getattr(options, name) for name in KNOWN}), self.config)

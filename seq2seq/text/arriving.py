@@ -30,8 +30,9 @@ class InputLines:
 
     def __iter__(self) -> Iterator[str]:
         """Raises DataError as `read_lines` and `lines_of` do."""
+        last_pipe = max((number for number, path in enumerate(self._paths) if _is_pipe(path)), default=-1)
         for number, path in enumerate(self._paths):
-            self._pipe_follows = any(map(_is_pipe, self._paths[number + 1 :]))
+            self._pipe_follows = number < last_pipe
             if path == STANDARD_INPUT:
                 try:
                     yield from self._lines(self._standard_input, "standard input")
@@ -95,6 +96,7 @@ class _Arriving(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._pending, self._ended = descriptor, b"", False
+        self._failure: OSError | None = None  # of looking ahead: reading is to meet it
 
     @classmethod
     def of(cls, stream: BinaryIO) -> _Arriving | None:
@@ -116,6 +118,8 @@ class _Arriving(io.RawIOBase):
         """
         nothing = (b"", GZIP_MAGIC[:1]) if size > 1 else (b"",)
         while self._pending in nothing and not self._ended:
+            if self._failure is not None:
+                raise self._failure
             self._receive(None)
         return self._pending
 
@@ -133,7 +137,13 @@ class _Arriving(io.RawIOBase):
         """Whether a whole line is there, or the end, at the latest in so many seconds."""
         until = time.monotonic() + seconds
         while not self._ended and b"\n" not in self._pending and len(self._pending) <= MAX_LINE_BYTES:
-            if not self._receive(max(0.0, until - time.monotonic())):
+            if self._failure is not None:
+                return False
+            try:
+                if not self._receive(max(0.0, until - time.monotonic())):
+                    return False
+            except OSError as error:
+                self._failure = error
                 return False
         return True
 

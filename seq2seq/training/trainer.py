@@ -385,13 +385,15 @@ class Trainer:
     def _regular_steps(self) -> list[int]:
         return regular_steps((checkpoint.step for checkpoint in self.run.checkpoints()), self.state)
 
-    def _regular_before(self) -> list[int]:
-        """Those of a run that did not write them down: by the `save_every` that it began with."""
+    def _regular_before(self, state: TrainingState) -> list[int]:
+        """Those of a run that did not write them down: by the `save_every` in its folder, or not kept as the best."""
         try:
             every = self.run.config().training.save_every
         except UserError:
             every = self.config.save_every
-        return [checkpoint.step for checkpoint in self.run.checkpoints() if checkpoint.step % every == 0]
+        there = [checkpoint.step for checkpoint in self.run.checkpoints()]
+        best = [step for step in ranked_steps(state.validations) if step in there][: self.config.keep_best]
+        return [step for step in there if step % every == 0 or step not in best]
 
     def _check_finite(self, what: str, tensors: Mapping[str, torch.Tensor]) -> None:
         if name := not_finite(tensors):
@@ -409,7 +411,7 @@ class Trainer:
         check_saved_state(values, str(checkpoint.path / STATE))
         check_identity(values.get("identity", {}), self.identity)
         if state.regular is None:
-            state.regular = self._regular_before()
+            state.regular = self._regular_before(state)
         self.state = state
         self.updater.too_many = state.too_many_tokens
         self._keep_environment(self.state.environment)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from seq2seq.decoding import options as options_module
+from seq2seq.text import arriving as arriving_module
 from seq2seq.text.arriving import STANDARD_INPUT, InputLines
 from seq2seq.text.errors import DataError
 
@@ -169,6 +170,43 @@ def test_what_is_whole_of_a_file_comes_before_its_error_and_a_pipe(
             for line in InputLines(paths, pipe[0], mended):
                 got.append(line)
         assert got == ["a", "b", "c"]
+
+
+def test_an_error_of_looking_ahead_is_met_by_reading(
+    pipe: tuple[io.BufferedReader, io.FileIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    blocks = iter([b"one\ntwo\n", ConnectionResetError(104, "Connection reset by peer")])
+
+    def read(descriptor: int, size: int) -> bytes:
+        block = next(blocks)
+        if isinstance(block, OSError):
+            raise block
+        return block
+
+    monkeypatch.setattr(os, "read", read)
+    writer.write(b"there is something")
+    given = InputLines([STANDARD_INPUT], reader, mended)
+    windows = options_module.in_windows(given, lambda window, start: [list(window)], given.ready)
+    assert next(windows) == ["one", "two"]
+    with pytest.raises(DataError, match=r"standard input.*Connection reset"):
+        next(windows)
+
+
+def test_files_by_the_thousand_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines"
+    path.write_text("a\n", encoding="utf-8")
+    looked = 0
+    whole = arriving_module._is_pipe
+
+    def counting(path: Path) -> bool:
+        nonlocal looked
+        looked += 1
+        return whole(path)
+
+    monkeypatch.setattr(arriving_module, "_is_pipe", counting)
+    assert list(InputLines([path] * 1000, io.BytesIO(), mended)) == ["a"] * 1000
+    assert looked <= 2000
 
 
 def test_half_of_a_magic_number_is_waited_for(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:

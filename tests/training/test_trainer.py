@@ -688,9 +688,12 @@ def test_of_a_run_that_did_not_write_down_its_regular_checkpoints_save_every_tel
     before = {key: value for key, value in json.loads(newest.read_text()).items() if key not in ("regular", STATE_HASH)}
     newest.write_text(json.dumps(before))
     again = trainer_for(tmp_path / "run", replace_fields(config, save_every=7))
-    assert again.resume() and again.state.regular == [5, 10, 15, 20]
-    again.train()
-    assert kept_steps(again.run) == [5, 10, 15, 20, 23]
+    assert again.resume() and again.state.regular == [5, 10, 15, 20, 23]
+    again.run.write_config(Config(training=again.config))  # and killed before it has saved anything
+    once_more = trainer_for(tmp_path / "run", again.config)
+    assert once_more.resume()
+    once_more.train()
+    assert kept_steps(once_more.run) == [5, 10, 15, 20, 23]
     assert regular_steps([10, 12, 15, 23], TrainingState(step=23, regular=[12])) == [12, 23]
 
 
