@@ -17,7 +17,7 @@ import torch
 from seq2seq.belongings import check_place
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
-from seq2seq.evaluation.metrics import corpus_bleu
+from seq2seq.evaluation.metrics import corpus_bleu, try_tokenize
 from seq2seq.files import UnwrittenError
 from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
 from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
@@ -132,7 +132,7 @@ def _train(
 def _check_tokenization(config: Config) -> None:
     """Finds out now, not when it has been trained, that a package for BLEU's tokenisation is not there."""
     if any(has_split(config.data, split) for split in ("valid", "test")):
-        corpus_bleu(["a"], ["a"], config.data.bleu_tokenize)
+        try_tokenize(config.data.bleu_tokenize)
 
 
 def _begin(config: Config, trainer: Trainer, initial: InitialRun | None, *, resume: bool) -> None:

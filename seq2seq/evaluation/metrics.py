@@ -77,6 +77,11 @@ def check_tokenize(tokenize: str) -> None:
         raise ConfigError(f"tokenize = {tokenize!r} is unknown{hint}; choose from {', '.join(BLEU.TOKENIZERS)}")
 
 
+def try_tokenize(tokenize: str) -> None:
+    """Raises ConfigError or DataError for a tokenisation that cannot be had: its package or its model is missing."""
+    corpus_bleu(["a"], ["a"], tokenize)
+
+
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> float:
     """BLEU of hypotheses against one reference each, 0 to 100.
 
