@@ -19,10 +19,11 @@ def score(validation: Mapping[str, Any]) -> float:
     return -float(validation["valid_loss"]) if bleu is None else float(bleu)
 
 
-def ranked_steps(validations: Iterable[Mapping[str, Any]]) -> list[int]:
-    """The validated steps, best first; of equals the earlier."""
-    ranked = sorted(validations, key=lambda validation: (-score(validation), validation["step"]))
-    return [int(validation["step"]) for validation in ranked]
+def best_steps(steps: Iterable[int], state: TrainingState) -> list[int]:
+    """Of the given steps those that were validated, best first; of equals the earlier."""
+    given = set(steps)
+    ranked = sorted(state.validations, key=lambda validation: (-score(validation), validation["step"]))
+    return [int(validation["step"]) for validation in ranked if validation["step"] in given]
 
 
 def regular_steps(steps: Iterable[int], state: TrainingState) -> list[int]:
@@ -39,7 +40,7 @@ def choose_checkpoints(
 ) -> list[Checkpoint]:
     """The checkpoints that make the final model, of those that there are: the last N, the best N, or the one best."""
     kept = {checkpoint.step: checkpoint for checkpoint in checkpoints}
-    best = [step for step in ranked_steps(state.validations) if step in kept]
+    best = best_steps(kept, state)
     regular = regular_steps(kept, state)
     if config.average == "none":
         chosen = best[:1] or regular[-1:]

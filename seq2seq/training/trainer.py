@@ -16,12 +16,11 @@ import torch
 
 from seq2seq.checkpoints import MODEL, OPTIMIZER, STATE, tensor_bytes
 from seq2seq.config import TrainingConfig
-from seq2seq.errors import UserError
 from seq2seq.model.transformer import Transformer
 from seq2seq.resuming import check_identity
 from seq2seq.run import Run, load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, plan_epoch, updates
-from seq2seq.training.averaging import ranked_steps, regular_steps, score
+from seq2seq.training.averaging import best_steps, regular_steps, score
 from seq2seq.training.environment import differences, environment
 from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, jumped, not_finite, watch_loss
 from seq2seq.training.horizon import (
@@ -338,8 +337,7 @@ class Trainer:
 
     def _best_steps(self) -> list[int]:
         """The steps of the `keep_best` best validations, of this step and of those with a checkpoint."""
-        kept = {self.state.step, *(checkpoint.step for checkpoint in self.run.checkpoints())}
-        return [step for step in ranked_steps(self.state.validations) if step in kept][: self.config.keep_best]
+        return best_steps([self.state.step, *self._saved_steps()], self.state)[: self.config.keep_best]
 
     def save(self) -> None:
         """Writes a checkpoint and removes those that need not be kept; of a model that went wrong, does neither.
@@ -358,7 +356,7 @@ class Trainer:
                 self.observer.message(f"{what}; it is not saved")
             return
         if state.step % config.save_every == 0:
-            state.regular = sorted({*self._regular_steps(), state.step})[-config.keep_last :]
+            state.regular = regular_steps({*self._saved_steps(), state.step}, state)[-config.keep_last :]
         optimizer = optimizer_tensors(self.updater.optimizers, self.model)
         self._check_finite("the weights of", self.model.state_dict())
         self._check_finite("the optimizer's", optimizer)
@@ -380,20 +378,11 @@ class Trainer:
             return math.inf
 
     def _prune(self) -> None:
-        self.run.prune_checkpoints({*self._best_steps(), *self._regular_steps()[-self.config.keep_last :]})
+        regular = regular_steps(self._saved_steps(), self.state)
+        self.run.prune_checkpoints({*self._best_steps(), *regular[-self.config.keep_last :]})
 
-    def _regular_steps(self) -> list[int]:
-        return regular_steps((checkpoint.step for checkpoint in self.run.checkpoints()), self.state)
-
-    def _regular_before(self, state: TrainingState) -> list[int]:
-        """Those of a run that did not write them down: by the `save_every` in its folder, or not kept as the best."""
-        try:
-            every = self.run.config().training.save_every
-        except UserError:
-            every = self.config.save_every
-        there = [checkpoint.step for checkpoint in self.run.checkpoints()]
-        best = [step for step in ranked_steps(state.validations) if step in there][: self.config.keep_best]
-        return [step for step in there if step % every == 0 or step not in best]
+    def _saved_steps(self) -> list[int]:
+        return [checkpoint.step for checkpoint in self.run.checkpoints()]
 
     def _check_finite(self, what: str, tensors: Mapping[str, torch.Tensor]) -> None:
         if name := not_finite(tensors):
@@ -410,8 +399,8 @@ class Trainer:
         state = TrainingState.from_dict(values)
         check_saved_state(values, str(checkpoint.path / STATE))
         check_identity(values.get("identity", {}), self.identity)
-        if state.regular is None:
-            state.regular = self._regular_before(state)
+        if state.regular is None:  # nothing tells them from the best, and none is to be lost
+            state.regular = self._saved_steps()
         self.state = state
         self.updater.too_many = state.too_many_tokens
         self._keep_environment(self.state.environment)
