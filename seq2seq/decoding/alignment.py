@@ -75,15 +75,7 @@ def words_of(pieces: Sequence[str]) -> list[int | None]:
 
 def words_in(line: str, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int | None]:
     """The same for the pieces of a source line, by the words of the line as it was given, before it was normalised."""
-    numbers: list[int | None] = []
-    word, inside = -1, False
-    for character in line:
-        if character.isspace():
-            inside = False
-            numbers.append(None)
-        else:
-            word, inside = (word, True) if inside else (word + 1, True)
-            numbers.append(word)
+    numbers = words_of(line)  # of each character
     words = []
     spans = tokenizer.source_spans(line) if ids else []
     for piece, (begin, end) in zip(tokenizer.source_pieces(ids), spans, strict=False):
