@@ -16,11 +16,12 @@ from typer.main import get_command
 
 from seq2seq.commands.common import signals, warn
 from seq2seq.commands.diversifying import diversify
+from seq2seq.commands.explaining import explain
 from seq2seq.commands.exporting import export
 from seq2seq.commands.measuring import benchmark, score
 from seq2seq.commands.training import train, verify_resume
 from seq2seq.commands.translating import translate
-from seq2seq.errors import explain
+from seq2seq.errors import explain as explain_error
 from seq2seq.version import __version__
 
 app = typer.Typer(
@@ -61,7 +62,7 @@ def main() -> None:
         sys.exit(0)
     except Exception as error:
         # A library in whose midst the signal came may have made an error of its own of it.
-        reason = signals.reason() if signals.raised else explain(error)
+        reason = signals.reason() if signals.raised else explain_error(error)
         if reason is None:
             raise
         _fail(*reason)
@@ -147,6 +148,10 @@ app.command(
     short_help="Score translations of a test set.",
     epilog="Example: seq2seq benchmark runs/m30k --source test.en --reference test.de --json results.json",
 )(benchmark)
+app.command(
+    short_help="Look inside: pieces, layers, attention, probabilities of one translation.",
+    epilog='Example: seq2seq explain runs/m30k "A man is riding a horse." --plot attention.png',
+)(explain)
 app.command(
     short_help="Write more training data out of the same, with trained models.",
     epilog="Example: seq2seq diversify --source train.en --target train.de --forward runs/a --output data/more",

@@ -195,9 +195,9 @@ class TrainingConfig(Section):
 
     Training stops at whichever of `max_steps`, `max_epochs`, `max_minutes` and `patience` comes first. The learning
     rate's horizon, which the cosine and linear schedules need, is `max_steps` where that is set; otherwise it is
-    planned once from `max_epochs`, or from `max_minutes` and the speed in the first 15% of them (in the warm-up, if
-    that is shorter), and stored with the run. Steps that were planned are trained, though the machine become slower:
-    minutes end a training as such only beside `max_steps`.
+    planned once from `max_epochs`, or from `max_minutes` and the speed in the first 15% of them (4% where there is time
+    for less than two warm-ups; in the warm-up, if that is shorter), and stored with the run. Steps that were planned
+    are trained, though the machine become slower: minutes end a training as such only beside `max_steps`.
     """
 
     max_steps: int | None = Field(default=None, ge=1)
@@ -208,7 +208,7 @@ class TrainingConfig(Section):
     accumulate: int = Field(default=1, ge=1)  # micro-batches per update
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
     # R-Drop (Liang et al. 2021, arXiv 2106.14448): every batch is predicted twice under different dropout, and the two
-    # predictions are drawn together by so many times half of their symmetric divergence. 0: off. Twice the work a step.
+    # predictions p and q are drawn together, by r_drop / 4 * (KL(p||q) + KL(q||p)). 0: off. Twice the work a step.
     r_drop: float = Field(default=0.0, ge=0.0)
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = "inverse_sqrt"
     warmup_steps: int = Field(default=4000, ge=1)

@@ -29,7 +29,7 @@ from seq2seq.run import Run
 from seq2seq.signals import Signals, Stopped
 
 Cli = Callable[..., Any]
-COMMANDS = ("train", "translate", "score", "benchmark", "verify-resume")
+COMMANDS = ("train", "translate", "score", "benchmark", "explain", "verify-resume")
 ONE = ("--threads", "1")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes as POSIX has them")
 

@@ -59,10 +59,17 @@ def attend(
     return weights @ value
 
 
+def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
+    """[1, 1, queries, keys]: the last `queries` of `keys` positions, each sees itself and what came before (3.2.3)."""
+    offset = keys - queries
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(offset)[None, None]
+
+
 class MultiHeadAttention(nn.Module):
     """Section 3.2.2. The query, key and value projections are three D x HK matrices kept as one, `in_weight`.
 
-    Unlike the paper's, all four projections have biases.
+    Callers project first, by `project_self` or by `project_query` and `project_memory`, so that decoding can keep keys
+    and values; `forward` is the rest. Unlike the paper's, all four projections have biases.
     """
 
     def __init__(self, d_model: int, num_heads: int, key_size: int, dropout: float) -> None:

@@ -6,7 +6,6 @@ computed once a sentence and shared by its hypotheses: the beams of a sentence a
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -78,9 +77,3 @@ class DecoderCache:
         for layer in self.layers:
             layer.cross_key = layer.cross_key.index_select(0, sentences)[:, :, :used].contiguous()
             layer.cross_value = layer.cross_value.index_select(0, sentences)[:, :, :used].contiguous()
-
-
-def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """[1, 1, queries, keys]: the last `queries` of `keys` positions, each sees itself and what came before."""
-    offset = keys - queries
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(offset)[None, None]

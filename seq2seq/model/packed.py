@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seq2seq.model import native
-from seq2seq.model.cache import causal_mask
 from seq2seq.model.dropout import native_dropout
 
 
@@ -118,7 +117,7 @@ def _parts(projected: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor, Te
 
 def _attend_padded(query: Tensor, key: Tensor, value: Tensor, layout: Packed, dropout: float) -> Tensor:
     """Through [B, H, longest, K]: what every other way has to agree with."""
-    from seq2seq.model.attention import attend
+    from seq2seq.model.attention import attend, causal_mask
 
     queries, keys = layout.queries, layout.keys
     padded_query, padded_key, padded_value = (

@@ -6,14 +6,15 @@ Shapes: B batch, S source length, T target length, D d_model, V target vocabular
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
-from seq2seq.model.attention import AttentionWeights, MultiHeadAttention
-from seq2seq.model.cache import DecoderCache, LayerCache, causal_mask
+from seq2seq.model.attention import AttentionWeights, MultiHeadAttention, causal_mask
+from seq2seq.model.cache import DecoderCache, LayerCache
 from seq2seq.model.dropout import dropout
 from seq2seq.model.functional import embed, linear
 from seq2seq.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerNorm
@@ -102,14 +103,9 @@ class Transformer(nn.Module):
         summed = embedded + positions(start, ids.shape[1])
         return dropout(summed.to(self.compute_dtype), self.config.dropout, self.training)
 
-    def encode(
-        self, source: Tensor, source_mask: Tensor | None = None, attention: AttentionWeights | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """source [B, S] -> memory [B, S, D] and its mask [B, 1, 1, S].
-
-        source_mask: [B, S], True at pieces; where it is not given, everything but padding.
-        """
-        mask = (source != PAD if source_mask is None else source_mask)[:, None, None, :]
+    def encode(self, source: Tensor, attention: AttentionWeights | None = None) -> tuple[Tensor, Tensor]:
+        """source [B, S] -> memory [B, S, D] and its mask [B, 1, 1, S], False at padding."""
+        mask = (source != PAD)[:, None, None, :]
         x = self.embed(source, self.source_embedding, self.source_positions)
         for layer in self.encoder_layers:
             x = layer(x, mask, None if attention is None else attention.encoder)
@@ -123,7 +119,7 @@ class Transformer(nn.Module):
         return DecoderCache(layers, memory_mask)
 
     def _decoder(self) -> list[DecoderLayer]:
-        return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
+        return cast(list[DecoderLayer], list(self.decoder_layers))  # a ModuleList has no type of its own
 
     def decoder_states(
         self,
@@ -178,7 +174,7 @@ class Transformer(nn.Module):
         factor = math.sqrt(self.config.d_model)
         return embed(ids, weight, table, sentences.positions, factor, drop, self.compute_dtype)
 
-    def step_states(self, new: Tensor, cache: DecoderCache, attention: AttentionWeights | None = None) -> Tensor:
+    def step_states(self, new: Tensor, cache: DecoderCache) -> Tensor:
         """Continues every hypothesis by the pieces `new` [R, T] and returns their states [R, T, D].
 
         Equal to the last T positions of `decoder_states` over everything so far. R is B times the hypotheses a
@@ -187,9 +183,8 @@ class Transformer(nn.Module):
         start, count = cache.length, new.shape[1]
         self_mask = None if count == 1 else causal_mask(count, start + count, new.device)
         x = self.embed(new, self.target_embedding, self.target_positions, start)
-        weights = (None, None) if attention is None else (attention.decoder, attention.cross)
         for layer, state in zip(self._decoder(), cache.layers, strict=True):
-            x = layer(x, self_mask, (state.cross_key, state.cross_value), cache.memory_mask, state, *weights)
+            x = layer(x, self_mask, (state.cross_key, state.cross_value), cache.memory_mask, state)
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
         return x

@@ -134,6 +134,10 @@ class Tokenizer:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.target.id_to_piece(int(i))) for i in ids]
 
+    def target_ids(self, pieces: Sequence[str]) -> list[int]:
+        """The ids of pieces as `target_pieces` writes them."""
+        return [int(self.target.piece_to_id(piece)) for piece in pieces]
+
 
 def read_model(path: Path) -> bytes:
     """The bytes of a SentencePiece model file; refuses one that is missing or implausibly large."""

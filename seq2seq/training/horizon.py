@@ -48,8 +48,8 @@ def plan_from_timings(
 ) -> int | None:
     """Turns `max_minutes` into steps once enough of them have been timed, and None until then.
 
-    That is when 15% of the time is over, or the warm-up if it ends sooner; and after a few steps where the epochs take
-    less than half of the minutes.
+    That is when 15% of the time is over (4% where there is time for less than two warm-ups), or the warm-up if it ends
+    sooner; and after a few steps where the epochs take less than half of the minutes.
 
     step, seconds: where training is, and how long it has taken. timings: seconds of each step of this sitting, without
     validations. validation_seconds: how long one of those takes. spent: what has gone by since, to find that out.

@@ -1,7 +1,8 @@
 """Label-smoothed cross-entropy over the output projection (sections 3.4 and 5.4), without a [tokens, V] tensor.
 
 At translation's sizes the logits of one batch and their gradients are the largest tensors of all; here they exist for
-a chunk of tokens at a time, and the gradient is computed in the same pass. The plain form is in the tests.
+a chunk of tokens at a time, and the gradient is computed in the same pass. The plain form is one line of torch, which
+`smoothed_cross_entropy` names.
 
 With states h [N, D], output matrix W [V, D], p = softmax(h W^T) and the smoothed target distribution
 q = epsilon / V + (1 - epsilon) onehot(target), the loss is -sum q log p and its gradient by the logits p - q. The
@@ -20,18 +21,19 @@ from torch.autograd.function import once_differentiable
 
 from seq2seq.model import native
 
-CHUNK_ELEMENTS = (
-    1 << 21
-)  # logits that exist at once on a CPU without the kernels: 4 MB in bfloat16, which stay in the cache
+# Logits that exist at once on a CPU without the kernels: 4 MB in bfloat16, which stay in the cache.
+CHUNK_ELEMENTS = 1 << 21
 NATIVE_CHUNK_BYTES = 1 << 24  # with them: fewer sums of gradients [V, D] matter more than the cache
 SMALLEST_CHUNK = 256  # of fewer tokens, adding to the gradient of the output matrix costs more than computing it
 ROW_UNIT = 64  # tokens are processed in multiples of it: see `batch_losses`
 GPU_CHUNK_ELEMENTS = 1 << 28
-SMALLEST = 1e-37  # probabilities below it count as it; their logarithm would be infinite
 
 
 def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Sum over tokens of the smoothed loss (differentiable) and of -log p(target) (for reporting), float32 scalars.
+
+    The same as `F.cross_entropy(states @ weight.T, targets, label_smoothing=smoothing, reduction="sum")`, and that
+    without smoothing.
 
     states: [N, D] decoder states. weight: [V, D] output matrix. targets: [N] piece ids; there may be fewer than
     states, and states past the last target count for nothing. The target distribution gives each of the V pieces
@@ -126,9 +128,8 @@ class _Chunked(_Saved):
         differentiate = wanted and any(ctx.needs_input_grad[:2])
         vocabulary = weight.shape[0]
         matrix = weight.to(states.dtype)
-        mean_row = (
-            weight.sum(0, dtype=torch.float32) / vocabulary
-        )  # its product with a state is that state's mean logit
+        # Its product with a state is that state's mean logit.
+        mean_row = weight.sum(0, dtype=torch.float32) / vocabulary
         nll = states.new_zeros((), dtype=torch.float32)
         uniform = torch.zeros_like(nll)  # cross-entropy with the uniform distribution
         grad_states = torch.empty_like(states) if differentiate else None
@@ -137,12 +138,13 @@ class _Chunked(_Saved):
         for start in range(0, states.shape[0], size):
             chunk, target = states[start : start + size], targets[start : start + size, None]
             logits = chunk @ matrix.t()
-            correct_logit = logits.gather(1, target).float()
+            correct_logit, highest = logits.gather(1, target).float(), logits.amax(1, keepdim=True).float()
             gradient = torch.softmax(logits, dim=1)
-            correct = gradient.gather(1, target).float()
             # 1 - p as the sum of the others: in bfloat16 the difference would be lost where p is near 1.
-            others = gradient.sum(1, keepdim=True, dtype=torch.float32) - correct
-            token_nll = torch.where(others < 0.5, -torch.log1p(-others), -correct.clamp_min(SMALLEST).log())
+            others = gradient.sum(1, keepdim=True, dtype=torch.float32) - gradient.gather(1, target).float()
+            # By the highest probability, which is 1 / V at least: that of the target may be too small for a float.
+            log_sum = highest - gradient.amax(1, keepdim=True).float().log()
+            token_nll = torch.where(others < 0.5, -torch.log1p(-others), log_sum - correct_logit)
             nll += token_nll.sum()
             if smoothing:  # log-sum-exp is the correct logit plus its -log p
                 uniform += (correct_logit + token_nll).sum() - (chunk.float() @ mean_row).sum()

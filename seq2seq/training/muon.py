@@ -62,8 +62,10 @@ class Muon(torch.optim.Optimizer):
                 rows, columns = parameter.shape[0] // self.blocks[parameter], parameter.shape[1]
                 by_shape.setdefault((min(rows, columns), max(rows, columns)), []).append(parameter)
             for shape, parameters in by_shape.items():  # one after the other: what is needed on the way is freed
+                for parameter in parameters:
+                    self._decay(parameter, group["lr"])
                 parts = [part for parameter in parameters for part in self._parts(parameter, parameter)]
-                ahead = [part for one in parameters for part in self._parts(one, self._look_ahead(one))]
+                ahead = [part for one in parameters for part in self._parts(one, self._take_gradient(one))]
                 updates = orthogonal(torch.stack(ahead), self.dtype)
                 if self.found_inf is not None:
                     updates = torch.where(self.found_inf > 0, 0.0, updates)
@@ -76,19 +78,22 @@ class Muon(torch.optim.Optimizer):
         parts = values.chunk(self.blocks[parameter])
         return [part if part.shape[0] <= part.shape[1] else part.mT for part in parts]
 
-    def _look_ahead(self, parameter: nn.Parameter) -> Tensor:
-        """Takes the gradient in; what to step along, before it is made orthogonal."""
+    def _decay(self, parameter: nn.Parameter, rate: float) -> None:
+        """Takes the weight decay off (Loshchilov and Hutter 2019)."""
+        if self.weight_decay:
+            kept = 1.0 - rate * self.weight_decay
+            parameter.mul_(kept if self.found_inf is None else torch.where(self.found_inf > 0, 1.0, kept))
+
+    def _take_gradient(self, parameter: nn.Parameter) -> Tensor:
+        """Moves the momentum towards the gradient; what to step along, a look ahead, before it is made orthogonal."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         mean: Tensor = state["momentum"]
         moved = mean.lerp(gradient, 1.0 - self.momentum)
-        kept = 1.0 - self.param_groups[0]["lr"] * self.weight_decay
         if self.found_inf is not None:
             moved = torch.where(self.found_inf > 0, mean, moved)
-        if self.weight_decay:
-            parameter.mul_(kept if self.found_inf is None else torch.where(self.found_inf > 0, 1.0, kept))
         mean.copy_(moved)
         return gradient.lerp(mean, self.momentum)
 

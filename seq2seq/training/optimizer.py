@@ -15,9 +15,10 @@ from seq2seq.training.muon import Muon, layer_matrices
 def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int | None) -> float:
     """The rate of update `step`, counted from 1.
 
-    All schedules rise linearly over `warmup_steps` to the same peak, scale * (d_model * warmup_steps)^-0.5. After it
-    `inverse_sqrt` falls with step^-0.5, which is the paper's equation 3; `cosine` and `linear` fall to 0 at the
-    horizon; `constant` stays. horizon: the planned number of steps, needed by cosine and linear.
+    All schedules rise linearly over `warmup_steps`, or half of the horizon where that is less, to the same peak,
+    scale * (d_model * warmup_steps)^-0.5. After it `inverse_sqrt` falls with step^-0.5, which is the paper's equation 3
+    in a run of two warm-ups or more; `cosine` and `linear` fall to 0 at the horizon (whose own step changes nothing any
+    more); `constant` stays. horizon: the planned number of steps, needed by cosine and linear.
     """
     peak: float = config.learning_rate_scale * (d_model * config.warmup_steps) ** -0.5
     # A run shorter than its warm-up still has to reach the peak: warm up for at most half of it.

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq.model.attention import AttentionWeights, MultiHeadAttention, attend
-from seq2seq.model.cache import causal_mask
+from seq2seq.model.attention import AttentionWeights, MultiHeadAttention, attend, causal_mask
 from seq2seq.model.transformer import PAD
 
 
@@ -141,3 +140,8 @@ def test_asking_for_attention_weights_changes_nothing_and_gives_distributions(ma
         assert not layer.transpose(1, 3)[~real_source].any()
     for layer in collected.decoder:
         assert not layer.triu(1).any()
+
+
+def test_the_causal_mask_shows_each_query_itself_and_what_came_before():
+    mask = causal_mask(2, 4, torch.device("cpu"))
+    assert mask.tolist() == [[[[True, True, True, False], [True, True, True, True]]]]

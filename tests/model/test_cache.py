@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from seq2seq.model.attention import AttentionWeights
-from seq2seq.model.cache import GrowingKeys, causal_mask
+from seq2seq.model.cache import GrowingKeys
 
 CHOICES = [
     {"norm": "post"},
@@ -79,21 +78,6 @@ def test_dropping_every_sentence_leaves_an_empty_cache(make_model, make_batch):
     assert cache.layers[0].self_key.buffer.shape[0] == 0
 
 
-def test_attention_weights_of_a_step_are_those_of_the_whole(make_model, make_batch):
-    model = make_model()
-    source, target_input = make_batch(1, [4, 3], [5, 5])
-    whole, steps = AttentionWeights(), AttentionWeights()
-    with torch.inference_mode():
-        memory, mask = model.encode(source)
-        model.decoder_states(target_input, memory, mask, whole)
-        cache = model.start_cache(memory, mask)
-        model.step_states(target_input[:, :4], cache)
-        model.step_states(target_input[:, 4:], cache, steps)
-    for one, all_of_them in ((steps.decoder, whole.decoder), (steps.cross, whole.cross)):
-        for weights, expected in zip(one, all_of_them, strict=True):
-            torch.testing.assert_close(weights, expected[:, :, 4:], atol=1e-6, rtol=1e-4)
-
-
 def test_growing_keys_keep_what_was_appended():
     keys, pieces = GrowingKeys(), [torch.randn(2, 3, count, 4) for count in (1, 20, 5, 1, 60)]
     keys.select(torch.tensor([0]))  # nothing to select yet
@@ -102,8 +86,3 @@ def test_growing_keys_keep_what_was_appended():
     keys.select(torch.tensor([1, 0, 1]))
     grown = keys.append(torch.zeros(3, 3, 1, 4))
     assert torch.equal(grown[:, :, :-1], torch.cat(pieces, dim=2)[[1, 0, 1]])
-
-
-def test_the_causal_mask_shows_each_query_itself_and_what_came_before():
-    mask = causal_mask(2, 4, torch.device("cpu"))
-    assert mask.tolist() == [[[[True, True, True, False], [True, True, True, True]]]]

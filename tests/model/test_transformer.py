@@ -84,16 +84,6 @@ def test_every_source_piece_and_its_place_matter(make_model, make_batch):
     assert not torch.allclose(model(reordered, target_input), logits, atol=1e-4)
 
 
-def test_a_mask_of_ones_own_hides_source_pieces(make_model, make_batch):
-    model = make_model()
-    source, _ = make_batch(1, [6], [3])
-    visible = torch.tensor([[True, True, True, True, False, False]])
-    hidden, mask = model.encode(source, visible)
-    expected, _ = model.encode(source[:, :4])
-    torch.testing.assert_close(hidden[:, :4], expected, atol=1e-5, rtol=1e-4)
-    assert torch.equal(mask[:, 0, 0], visible)
-
-
 def test_sentences_beyond_the_first_table_of_positions_are_served(make_model, make_batch):
     model = make_model()
     source, target_input = make_batch(1, [300], [300])

@@ -181,10 +181,24 @@ def test_a_certain_and_wrong_prediction_has_a_finite_loss_and_the_right_gradient
     weight = torch.tensor([[1.0], [-1.0], [0.0]], requires_grad=True)
     targets = torch.tensor([1, 1])  # hopeless, then certain
     loss, nll = smoothed_cross_entropy(states, weight, targets, 0.0)
-    assert loss.isfinite() and float(nll) > 50
+    assert float(loss.detach()) == float(nll) == 600.0
     loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(states.grad, torch.tensor([[2.0], [0.0]]))
     torch.testing.assert_close(weight.grad, torch.tensor([[300.0], [-300.0], [0.0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gap", [20.0, 80.0, 90.0, 150.0, 1e4])
+def test_the_loss_goes_on_growing_where_the_probability_is_too_small_for_a_number(
+    gap: float, dtype: torch.dtype
+) -> None:
+    """exp(-90) is no normal number of float32, exp(-150) none at all."""
+    states, weight = torch.tensor([[gap]], dtype=dtype), torch.zeros(50, 1)
+    weight[7] = 1.0
+    loss, nll = smoothed_cross_entropy(states, weight, torch.tensor([3]), 0.1)
+    expected, _, _, expected_nll = plain(states, weight, torch.tensor([3]), 0.1)
+    assert float(nll) == pytest.approx(float(expected_nll), rel=1e-5)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [64 * 11, 1 << 20])

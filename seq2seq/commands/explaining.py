@@ -1,0 +1,83 @@
+"""`seq2seq explain`: a look inside of one translation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seq2seq.commands.common import BeamSize, LengthPenalty, Threads, check_result_file, load_translator, option, warn
+from seq2seq.errors import OptionError
+
+if TYPE_CHECKING:
+    from seq2seq.inspection.explaining import Explanation
+
+FORMATS = (".png", ".pdf", ".svg")
+KINDS = ("encoder", "decoder", "cross")
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", hidden=True)],
+    target: Annotated[str | None, option("TEXT", "This translation, instead of the one that is found.")] = None,
+    top: Annotated[int, typer.Option(metavar="N", help="How many neighbours, candidates, places.", min=1, max=100)] = 3,
+    format_: Annotated[str, option("text|json", "Text, or one JSON object with every number.", "--format")] = "text",
+    plot: Annotated[Path | None, option("FILE", "Draw attention, as .png, .pdf or .svg.")] = None,
+    heads: Annotated[
+        str | None, option("|".join(KINDS), "With --plot: every head of this attention, not the mean of all.")
+    ] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    threads: Threads = 0,
+) -> None:
+    """Look inside: how a sentence becomes its translation.
+
+    RUN is a run folder with a trained model. Prints the pieces of SENTENCE and what their embeddings are like, what
+    encoder and decoder do with them layer by layer, where attention looks, and the probability of each piece that is
+    written beside its rivals.
+    """
+    if format_ not in ("text", "json"):
+        raise OptionError(f"--format {format_}: choose text or json")
+    if heads is not None and heads not in KINDS:
+        raise OptionError(f"--heads {heads}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    if heads is not None and plot is None:
+        raise OptionError(f"--heads {heads} means nothing without --plot: add --plot FILE")
+    if target is not None and (beam_size is not None or length_penalty is not None):
+        raise OptionError("--target takes the place of a search: leave --beam-size and --length-penalty out")
+    if plot is not None:
+        _check_plot(plot)
+    from seq2seq.inspection.explaining import explain_translation
+    from seq2seq.run import Run
+
+    translator = load_translator([Run.open(run)], "fp32", threads)
+    explanation = explain_translation(
+        translator, sentence, target, top=top, beam_size=beam_size, length_penalty=length_penalty
+    )
+    if plot is not None:
+        _draw(explanation, plot, heads)
+    if format_ == "json":
+        print(json.dumps(explanation.to_dict(), ensure_ascii=False))
+        return
+    from seq2seq.inspection.report import format_explanation
+
+    print(format_explanation(explanation, top))
+
+
+def _check_plot(path: Path) -> None:
+    """Before the work: can it be drawn, and written there?"""
+    from importlib.util import find_spec
+
+    if path.suffix.lower() not in FORMATS:
+        raise OptionError(f"--plot {path}: the name has to end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if find_spec("matplotlib") is None:
+        raise OptionError(f"--plot {path}: needs matplotlib: pip install 'seq2seq[plot]'")
+    check_result_file("--plot", path)
+
+
+def _draw(explanation: Explanation, path: Path, heads: str | None) -> None:
+    from seq2seq.inspection.pictures import draw_attention
+
+    if not draw_attention(explanation, path, heads):  # type: ignore[arg-type]
+        warn(f"{path}: some characters are in no font that is installed and are drawn as boxes: install Noto Sans")

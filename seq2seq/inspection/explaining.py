@@ -1,0 +1,248 @@
+"""One sentence's way through the network: pieces, embeddings, layers, attention, probabilities.
+
+Shapes: S source and T target pieces with end-of-sentence, H heads, L layers of a stack, V vocabulary, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seq2seq.decoding.translator import Translator
+from seq2seq.errors import OptionError
+from seq2seq.model.attention import AttentionWeights
+from seq2seq.model.layers import FeedForward
+from seq2seq.model.transformer import BOS, EOS, PAD, UNK, Transformer
+from seq2seq.text.tokenizer import Tokenizer
+
+MOST_PIECES = 256  # of a side; attention over more is nothing that a person reads
+SPECIAL = (PAD, UNK, BOS)  # nothing that a sentence has learned
+
+Weighed = tuple[str, float]  # a piece, and how probable or how similar it is
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the layers of the encoder, or of the decoder, do to N pieces.
+
+    similarity: cosine of each piece's state after each layer with its embedding, [L, N]. active: the share of the
+    feed-forward network's neurons that are above 0 before the activation, [L]. attention: self-attention, [L, H, N, N];
+    a row is a query and sums to 1.
+    """
+
+    similarity: Tensor
+    active: Tensor
+    attention: Tensor
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A sentence and its translation, seen from inside.
+
+    source_pieces: S, the last one end-of-sentence. target_pieces: T, what the decoder writes at each step; the last is
+    end-of-sentence unless the translation was cut. Step t sees the pieces before it, begin-of-sentence first.
+
+    given: the translation was given, not searched for. neighbours: for every source piece those whose embeddings are
+    most like its own (cosine). cross_attention [L, H, T, S]. probabilities [T]: of each target piece after those before
+    it. candidates: for every step the most probable pieces. by_layer: for every decoder layer and step, the piece that
+    would be the most probable if the output projection came right after that layer ("logit lens", nostalgebraist 2020).
+    """
+
+    source: str
+    translation: str
+    given: bool
+    source_pieces: list[str]
+    target_pieces: list[str]
+    neighbours: list[list[Weighed]]
+    encoder: Stack
+    decoder: Stack
+    cross_attention: Tensor
+    probabilities: Tensor
+    candidates: list[list[Weighed]]
+    by_layer: list[list[Weighed]]
+
+    @property
+    def log_probability(self) -> float:
+        """Of the whole translation, natural logarithm: what `seq2seq score` gives."""
+        return float(self.probabilities.log().sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in lists and numbers, for JSON; numbers to five digits."""
+        return {
+            "source": self.source,
+            "translation": self.translation,
+            "given": self.given,
+            "log_probability": round(self.log_probability, 5),
+            "source_pieces": self.source_pieces,
+            "target_pieces": self.target_pieces,
+            "neighbours": _rounded(self.neighbours),
+            "encoder": _stack_dict(self.encoder),
+            "decoder": _stack_dict(self.decoder),
+            "cross_attention": _rounded(self.cross_attention.tolist()),
+            "probabilities": _rounded(self.probabilities.tolist()),
+            "candidates": _rounded(self.candidates),
+            "by_layer": _rounded(self.by_layer),
+        }
+
+
+@torch.inference_mode()
+def explain_translation(
+    translator: Translator,
+    source: str,
+    target: str | None = None,
+    *,
+    top: int = 3,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+) -> Explanation:
+    """Looks at how `source` becomes `target`, or, where none is given, the translation that the translator finds.
+
+    top: how many candidates and neighbours. Raises OptionError for an empty sentence, for one of more pieces than
+    anybody looks at, and for an ensemble.
+    """
+    if len(translator.models) > 1:
+        raise OptionError("an ensemble has no inside of its own: name one run")
+    if not 1 <= top <= 100:
+        raise OptionError(f"top = {top}: choose from 1 to 100")
+    model, tokenizer = translator.model, translator.tokenizer
+    if not source.strip():
+        raise OptionError("the sentence is empty: give one with words in it")
+    source_ids = tokenizer.encode_source([source])[0]
+    _check_length("sentence", len(source_ids), model, translator.config.max_source_length)
+    if target is None:
+        found = translator.translate([source], beam_size=beam_size, length_penalty=length_penalty)[0].hypotheses[0]
+        translation, target_ids = found.text, tokenizer.target_ids(found.pieces)
+        ended = found.ended
+    else:
+        translation, target_ids, ended = target, tokenizer.encode_target([target])[0], True
+    _check_length("translation", len(target_ids), model)
+    output = [*target_ids, EOS] if ended else target_ids
+    return _look(model, tokenizer, [*source_ids, EOS], output, top, source, translation, target is not None)
+
+
+def _check_length(what: str, pieces: int, model: Transformer, configured: int = MOST_PIECES) -> None:
+    learned = model.config.max_positions if model.config.positions == "learned" else MOST_PIECES
+    most = min(MOST_PIECES, configured, learned) - 1
+    if pieces > most:
+        raise OptionError(f"the {what} has {pieces:,} pieces; at most {most:,} can be looked at: give a shorter one")
+
+
+def _look(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    source_ids: list[int],
+    output_ids: list[int],
+    top: int,
+    source: str,
+    translation: str,
+    given: bool,
+) -> Explanation:
+    """Runs the model once, teacher forced, and keeps what passes by."""
+    device = model.target_embedding.device
+    source_row = torch.tensor([source_ids], device=device)
+    output_row = torch.tensor([output_ids], device=device)
+    input_row = torch.tensor([[BOS, *output_ids[:-1]]], device=device)
+    seen = AttentionWeights()
+    with _watching(model.encoder_layers) as (encoder_states, encoder_active):
+        memory, memory_mask = model.encode(source_row, attention=seen)
+    with _watching(model.decoder_layers) as (decoder_states, decoder_active):
+        logits = model.decode(input_row, memory, memory_mask, attention=seen)[0].float()
+    probabilities = logits.softmax(-1)  # [T, V]
+    embedded = (
+        model.embed(source_row, model.source_embedding, model.source_positions),
+        model.embed(input_row, model.target_embedding, model.target_positions),
+    )
+    return Explanation(
+        source=source,
+        translation=translation,
+        given=given,
+        source_pieces=tokenizer.source_pieces(source_ids),
+        target_pieces=tokenizer.target_pieces(output_ids),
+        neighbours=_neighbours(model, tokenizer, source_ids, top),
+        encoder=_stack(embedded[0], encoder_states, encoder_active, seen.encoder),
+        decoder=_stack(embedded[1], decoder_states, decoder_active, seen.decoder),
+        cross_attention=torch.cat(seen.cross).float().cpu(),
+        probabilities=probabilities.gather(1, output_row.T).squeeze(1).cpu(),
+        candidates=_most_probable(tokenizer, probabilities, top),
+        by_layer=_by_layer(model, tokenizer, decoder_states),
+    )
+
+
+@contextmanager
+def _watching(layers: nn.ModuleList) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Keeps every layer's output [1, N, D], and the share of its feed-forward neurons that are above 0."""
+    states: list[Tensor] = []
+    active: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        states.append(output)
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, FeedForward)
+        hidden = F.linear(inputs[0].float(), module.in_weight.float(), module.in_bias.float())
+        active.append((hidden > 0).float().mean())
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    handles += [one.register_forward_hook(count) for one in layers.modules() if isinstance(one, FeedForward)]
+    try:
+        yield states, active
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _stack(embedded: Tensor, states: list[Tensor], active: list[Tensor], attention: list[Tensor]) -> Stack:
+    similarity = torch.cosine_similarity(torch.cat(states).float(), embedded.float(), dim=-1)
+    return Stack(similarity.cpu(), torch.stack(active).cpu(), torch.cat(attention).float().cpu())
+
+
+def _neighbours(model: Transformer, tokenizer: Tokenizer, ids: list[int], top: int) -> list[list[Weighed]]:
+    """For every id the pieces of the source vocabulary whose rows of the embedding point most nearly the same way."""
+    rows = F.normalize(model.source_embedding.float(), dim=1)
+    cosine = rows[ids] @ rows.T  # [S, V]
+    cosine[:, list(SPECIAL)] = -2.0
+    cosine.scatter_(1, torch.tensor(ids, device=cosine.device)[:, None], -2.0)  # itself
+    values, found = cosine.topk(min(top, max(0, cosine.shape[1] - 1 - len(SPECIAL))), dim=1)
+    return [
+        list(zip(tokenizer.source_pieces(row), similar, strict=True))
+        for row, similar in zip(found.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _most_probable(tokenizer: Tokenizer, probabilities: Tensor, top: int) -> list[list[Weighed]]:
+    """The most probable pieces of each row of probabilities [T, V]."""
+    values, ids = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+    return [
+        list(zip(tokenizer.target_pieces(row), probable, strict=True))
+        for row, probable in zip(ids.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _by_layer(model: Transformer, tokenizer: Tokenizer, states: Sequence[Tensor]) -> list[list[Weighed]]:
+    """What each layer's states [1, T, D] would say; pre-norm normalises once more at the end of the stack."""
+    said = []
+    for state in states:
+        normed = state if model.decoder_norm is None else model.decoder_norm(state)
+        probabilities = model.project(normed)[0].float().softmax(-1)
+        said.append([best[0] for best in _most_probable(tokenizer, probabilities, 1)])
+    return said
+
+
+def _stack_dict(stack: Stack) -> dict[str, Any]:
+    return {
+        "similarity": _rounded(stack.similarity.tolist()),
+        "active": _rounded(stack.active.tolist()),
+        "attention": _rounded(stack.attention.tolist()),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value

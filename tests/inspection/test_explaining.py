@@ -1,0 +1,299 @@
+"""A look inside of a translation: what is shown is what the model does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seq2seq.config import DecodingConfig, ModelConfig
+from seq2seq.decoding.translator import Translator
+from seq2seq.errors import OptionError
+from seq2seq.inspection.explaining import MOST_PIECES, Explanation, explain_translation
+from seq2seq.inspection.report import format_explanation
+from seq2seq.model.transformer import EOS, Transformer
+
+Cli = Callable[..., Any]
+SENTENCE = "the small cat sees the old dog"
+TRANSLATION = "der kleine Katze sieht der alte Hund"
+ONE = ("--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_run: Any) -> Translator:
+    return Translator(tiny_run.path)
+
+
+@pytest.fixture(params=["post", "pre"])
+def untrained(request: pytest.FixtureRequest, translator: Translator) -> Translator:
+    """Random weights: two layers of either norm, three decoder layers, the pieces of the trained run."""
+    torch.manual_seed(5)
+    config = ModelConfig(
+        d_model=24, num_heads=3, d_ff=40, num_encoder_layers=2, num_decoder_layers=3, norm=request.param,
+        positions="learned", max_positions=30,
+    )  # fmt: skip
+    size = translator.tokenizer.source_vocab_size
+    model = Transformer(config, size, size, shared=True).eval()
+    return Translator.of(model, translator.tokenizer, DecodingConfig(beam_size=2))
+
+
+def test_it_is_about_the_translation_that_is_found(translator: Translator) -> None:
+    found = translator.translate([SENTENCE])[0].hypotheses[0]
+    explained = explain_translation(translator, SENTENCE)
+    assert (explained.source, explained.translation, explained.given) == (SENTENCE, found.text, False)
+    assert explained.target_pieces == [*found.pieces, "</s>"]
+    assert explained.probabilities.log().tolist() == pytest.approx(found.piece_log_probabilities, abs=1e-3)
+    greedy = explain_translation(translator, SENTENCE, beam_size=1)
+    assert [best[0][0] for best in greedy.candidates] == greedy.target_pieces
+
+
+def test_a_translation_that_is_given_is_scored_as_by_score(untrained: Translator) -> None:
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION, top=4)
+    [score] = untrained.score([SENTENCE], [TRANSLATION])
+    assert explained.given and explained.target_pieces == [*score.pieces, "</s>"]
+    assert explained.probabilities.log().tolist() == pytest.approx(score.piece_log_probabilities, abs=1e-4)
+    assert explained.log_probability == pytest.approx(score.log_probability, abs=1e-3)
+    for step, candidates in enumerate(explained.candidates):
+        values = [probability for _, probability in candidates]
+        assert len(candidates) == 4 and values == sorted(values, reverse=True)
+        assert explained.probabilities[step] <= values[0] + 1e-6
+
+
+def test_attention_is_of_every_layer_and_head(untrained: Translator) -> None:
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION)
+    source, target = len(explained.source_pieces), len(explained.target_pieces)
+    assert source != target  # or a mix-up would not be seen
+    assert explained.encoder.attention.shape == (2, 3, source, source)
+    assert explained.decoder.attention.shape == (3, 3, target, target)
+    assert explained.cross_attention.shape == (3, 3, target, source)
+    for weights in (explained.encoder.attention, explained.decoder.attention, explained.cross_attention):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    assert explained.decoder.attention.triu(1).abs().max() == 0  # nothing sees what comes after it
+
+
+def test_layers_are_seen_one_by_one(untrained: Translator) -> None:
+    """The last layer says what the model says, and every state is what the layers give one after the other."""
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION)
+    assert len(explained.by_layer) == 3
+    assert [(piece, pytest.approx(p, abs=1e-5)) for piece, p in explained.by_layer[-1]] == [
+        candidates[0] for candidates in explained.candidates
+    ]
+    model, tokenizer = untrained.model, untrained.tokenizer
+    with torch.no_grad():
+        source = torch.tensor([[*tokenizer.encode_source([SENTENCE])[0], EOS]])
+        embedded = model.embed(source, model.source_embedding, model.source_positions)
+        x, mask = embedded, torch.ones(1, 1, 1, source.shape[1], dtype=torch.bool)
+        for number, layer in enumerate(model.encoder_layers):
+            x = layer(x, mask)
+            expected = torch.cosine_similarity(x[0], embedded[0], dim=-1)
+            torch.testing.assert_close(explained.encoder.similarity[number], expected)
+    assert explained.decoder.similarity.shape == (3, len(explained.target_pieces))
+
+
+def test_active_neurons_are_counted_before_the_activation(untrained: Translator) -> None:
+    with torch.no_grad():
+        for number, layer in enumerate(untrained.model.encoder_layers):
+            layer.feed_forward.in_weight.zero_()
+            layer.feed_forward.in_bias.fill_(-1.0)
+            layer.feed_forward.in_bias[: 10 * (number + 1)] = 1.0
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION)
+    assert explained.encoder.active.tolist() == pytest.approx([0.25, 0.5])
+    assert all(0 < share < 1 for share in explained.decoder.active.tolist())
+
+
+def test_neighbours_are_those_with_the_highest_cosine(untrained: Translator) -> None:
+    model, tokenizer = untrained.model, untrained.tokenizer
+    [first, *_] = tokenizer.encode_source([SENTENCE])[0]
+    twin = next(i for i in range(4, tokenizer.source_vocab_size) if i != first)
+    with torch.no_grad():
+        model.source_embedding[twin] = 3 * model.source_embedding[first]
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION, top=5)
+    pieces = tokenizer.source_pieces([first, twin])
+    assert explained.neighbours[0][0] == (pieces[1], pytest.approx(1.0, abs=1e-5))
+    assert all(len(similar) == 5 and pieces[0] not in dict(explained.neighbours[0]) for similar in explained.neighbours)
+    every = explain_translation(untrained, SENTENCE, TRANSLATION, top=100).neighbours[0]
+    assert len(every) == tokenizer.source_vocab_size - 4  # all but itself, padding, unknown and begin-of-sentence
+    assert not {"<pad>", "<unk>", "<s>"} & dict(every).keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "changes", "message"),
+    [
+        ("  ", None, {}, "the sentence is empty"),
+        ("cat " * MOST_PIECES, None, {}, "at most 29 can be looked at"),
+        (SENTENCE, "Hund " * 40, {}, "the translation has"),
+        (SENTENCE, None, {"top": 0}, "top = 0"),
+        (SENTENCE, None, {"beam_size": 0}, "beam_size"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    untrained: Translator, source: str, target: str | None, changes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        explain_translation(untrained, source, target, **changes)
+
+
+def test_an_ensemble_is_refused(tiny_run: Any) -> None:
+    with pytest.raises(OptionError, match="name one run"):
+        explain_translation(Translator([tiny_run.path, tiny_run.path]), SENTENCE)
+
+
+def test_nothing_stays_behind_in_the_model(translator: Translator) -> None:
+    before = translator.translate([SENTENCE])[0]
+    explain_translation(translator, SENTENCE)
+    assert not any(module._forward_hooks for module in translator.model.modules())
+    assert translator.translate([SENTENCE])[0] == before
+
+
+def test_a_translation_that_is_cut_has_no_end(translator: Translator) -> None:
+    short = Translator.of(
+        translator.model, translator.tokenizer, translator.config.model_copy(update={"max_extra_length": 0})
+    )
+    found = short.translate(["cat"], length_penalty=0.0)[0].hypotheses[0]
+    explained = explain_translation(short, "cat")
+    assert found.ended == (explained.target_pieces[-1] == "</s>")
+    assert len(explained.probabilities) == len(explained.target_pieces)
+
+
+def explained_by_hand() -> Explanation:
+    """Numbers that can be recognised in a text: two source pieces, three steps, one layer with one head."""
+    from seq2seq.inspection.explaining import Stack
+
+    def stack(size: int, share: float) -> Stack:
+        attention = torch.eye(size).expand(1, 1, size, size)
+        return Stack(torch.full((1, size), 0.5), torch.tensor([share]), attention)
+
+    return Explanation(
+        source="狗", translation="ja ja", given=True, source_pieces=["狗", "</s>"],
+        target_pieces=["▁ja", "▁ja", "</s>"], neighbours=[[("▁猫", 0.75)], [("▁x", 0.25)]],
+        encoder=stack(2, 0.125), decoder=stack(3, 0.5),
+        cross_attention=torch.tensor([[[[0.9, 0.1], [0.004, 0.996], [0.5, 0.5]]]]),
+        probabilities=torch.tensor([0.5, 0.25, 0.125]),
+        candidates=[[("▁ja", 0.5)], [("▁nein", 0.7)], [("</s>", 0.125)]],
+        by_layer=[[("▁ja", 0.5), ("▁nein", 0.7), ("</s>", 0.125)]],
+    )  # fmt: skip
+
+
+def test_the_report_says_what_was_seen() -> None:
+    report = format_explanation(explained_by_hand(), top=2)
+    blocks = [block.splitlines() for block in report.split("\n\n")]
+    assert blocks[0] == ["source       狗", "translation  ja ja  (given)"]
+    assert blocks[1][1:] == ["  1  狗    ▁猫 0.750", "  2  </s>  ▁x 0.250"]  # wide characters count twice
+    assert blocks[2][1:] == ["        layer 1", "  狗    0.50", "  </s>  0.50"]
+    assert "one head" in blocks[3][0]
+    decoder = ["          layer 1", "  ▁ja(1)  <s> 100", "  ▁ja(2)  ▁ja(1) 100", "  </s>    ▁ja(2) 100"]
+    assert blocks[4][1:] == decoder
+    assert blocks[5][2:] == ["  ▁ja(1)  狗 90 </s> 10", "  ▁ja(2)  </s> 100", "  </s>    狗 50 </s> 50"]
+    assert blocks[6][3] == "  ▁ja(2)  ▁nein 0.700"
+    assert [line.split() for line in blocks[7][1:]] == [["layer", "1"], ["encoder", "12"], ["decoder", "50"]]
+    assert blocks[8][2] == "  2  ▁ja   0.250  ▁nein 0.700"
+    assert blocks[9] == ["log-probability -4.1589, -1.3863 a piece"]
+    assert not any(line != line.rstrip() for block in blocks for line in block)
+
+
+def test_json_has_every_number(run_cli: Cli, tiny_run: Any, translator: Translator) -> None:
+    result = run_cli(
+        "explain", tiny_run.path, SENTENCE, "--target", TRANSLATION, "--format", "json", "--top", "2", *ONE
+    )
+    assert (result.code, result.err) == (0, "")
+    record = json.loads(result.out)
+    explained = explain_translation(translator, SENTENCE, TRANSLATION, top=2)
+    assert record.keys() == {field.name for field in dataclasses.fields(Explanation)} | {"log_probability"}
+    assert record["given"] is True and record["translation"] == TRANSLATION
+    for name in ("source_pieces", "target_pieces"):
+        assert record[name] == getattr(explained, name)
+    torch.testing.assert_close(torch.tensor(record["cross_attention"]), explained.cross_attention, atol=1e-4, rtol=0)
+    for name in ("encoder", "decoder"):
+        stack = getattr(explained, name)
+        assert record[name].keys() == {"similarity", "active", "attention"}
+        for part, values in record[name].items():
+            torch.testing.assert_close(torch.tensor(values), getattr(stack, part), atol=1e-4, rtol=1e-3)
+    assert [len(step) for step in record["candidates"]] == [2] * len(explained.target_pieces)
+
+
+def test_the_command_prints_the_report(run_cli: Cli, tiny_run: Any, translator: Translator) -> None:
+    result = run_cli("explain", tiny_run.path, SENTENCE, "--top", "1", "--beam-size", "1", *ONE)
+    assert (result.code, result.err) == (0, "")
+    explained = explain_translation(translator, SENTENCE, top=1, beam_size=1)
+    assert result.out == format_explanation(explained, 1) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["", *ONE], ["the sentence is empty"]),
+        ([SENTENCE, "--format", "xml"], ["--format xml", "text or json"]),
+        ([SENTENCE, "--heads", "all", "--plot", "a.png"], ["--heads all", "encoder, decoder or cross"]),
+        ([SENTENCE, "--heads", "cross"], ["--heads cross", "--plot"]),
+        ([SENTENCE, "--plot", "a.gif"], ["--plot a.gif", ".png, .pdf or .svg"]),
+        ([SENTENCE, "--plot", "no/such/a.png"], ["--plot no/such/a.png", "there is no folder"]),
+        ([SENTENCE, "--target", "x", "--beam-size", "2"], ["--target", "--beam-size"]),
+        ([SENTENCE, "--top", "0"], ["--top"]),
+        ([SENTENCE, "--beam-size", "0", *ONE], ["--beam-size 0"]),
+    ],
+)
+def test_mistakes_are_one_line(
+    run_cli: Cli, tiny_run: Any, tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    result = run_cli("explain", tiny_run.path, *arguments, cwd=tmp_path)
+    assert (result.code, result.out) == (2, ""), result
+    assert result.err.startswith("seq2seq: ") and result.err.count("\n") == 1
+    assert all(part in result.err for part in parts), result.err
+    assert not list(tmp_path.iterdir())
+
+
+class TestPictures:
+    @pytest.fixture(autouse=True)
+    def matplotlib(self) -> None:
+        pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+
+    @pytest.mark.parametrize(("suffix", "begin"), [("png", b"\x89PNG"), ("PDF", b"%PDF"), ("svg", b"<?xml")])
+    def test_a_picture_is_of_the_kind_that_its_name_says(self, tmp_path: Path, suffix: str, begin: bytes) -> None:
+        from seq2seq.inspection.pictures import draw_attention
+
+        path = tmp_path / f"a.{suffix}"
+        draw_attention(explained_by_hand(), path)
+        assert path.read_bytes().startswith(begin)
+
+    def test_the_command_draws(self, run_cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
+        options = ("--plot", "a.png", "--heads", "cross")
+        result = run_cli("explain", tiny_run.path, SENTENCE, *options, *ONE, cwd=tmp_path)
+        assert (result.code, result.err) == (0, "")
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_panels_are_kinds_by_layers_or_layers_by_heads(self, untrained: Translator) -> None:
+        from seq2seq.inspection.pictures import _panels
+
+        explained = explain_translation(untrained, SENTENCE, TRANSLATION)
+        sizes = {"encoder": 2, "decoder": 3, "cross": 3}
+        for kind, layers in sizes.items():
+            [means] = _panels(explained, kind, False)  # type: ignore[arg-type]
+            heads = _panels(explained, kind, True)  # type: ignore[arg-type]
+            assert (len(means), [len(row) for row in heads]) == (layers, [3] * layers)
+            for (_, mean, queries, keys), row in zip(means, heads, strict=True):
+                torch.testing.assert_close(mean, torch.stack([weights for _, weights, _, _ in row]).mean(0))
+                assert mean.shape == (len(queries), len(keys))
+
+    def test_what_is_seen_is_drawn(self, tmp_path: Path) -> None:
+        from seq2seq.inspection.pictures import draw_attention
+
+        explained = dataclasses.replace(explained_by_hand(), source_pieces=["▁dog", "</s>"])
+        other = dataclasses.replace(explained, cross_attention=explained.cross_attention.flip(-1))
+        pictures = set()
+        for one, heads in ((explained, None), (other, None), (explained, "cross"), (other, "cross")):
+            assert draw_attention(one, tmp_path / "a.png", heads)  # type: ignore[arg-type]
+            pictures.add((tmp_path / "a.png").read_bytes())
+        assert len(pictures) == 4
+
+    def test_characters_without_a_font_are_told_of(self, tmp_path: Path) -> None:
+        from seq2seq.inspection.pictures import draw_attention
+
+        unknown = dataclasses.replace(explained_by_hand(), source_pieces=["\ue123$x$", "</s>"])
+        assert not draw_attention(unknown, tmp_path / "a.png")
+        known = dataclasses.replace(explained_by_hand(), source_pieces=["▁$x$ \\alpha $", "</s>"])
+        assert draw_attention(known, tmp_path / "a.png")
