@@ -22,11 +22,11 @@ from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE
 from seq2seq.untrusted import check_links
 
 CONFIG, MODEL_INFO = "config.toml", "model.json"
-METRICS, CARD = "metrics.jsonl", "README.md"
+METRICS, CARD, CURVES = "metrics.jsonl", "README.md", "curves.png"
 IDENTITY = "identity.json"
 SOURCE_HASHES = "training_sources.safetensors"
 RUN_FILES = (
-    MODEL_INFO, MODEL, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, "curves.png", CONFIG,
+    MODEL_INFO, MODEL, METRICS, CARD, SOURCE_HASHES, SHARED_FILE, SOURCE_FILE, TARGET_FILE, CURVES, CONFIG,
     IDENTITY,
 )  # fmt: skip
 MOST = 0.8  # of all settings: a run's configuration has as many, also that of an earlier version

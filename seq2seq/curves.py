@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from seq2seq.files import replacing
-from seq2seq.run import Run
+from seq2seq.run import CURVES, Run
 
 
 def draw_curves(run: Run) -> None:
@@ -36,7 +36,7 @@ def draw_curves(run: Run) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.set_ylim(bottom=0)
-    with replacing(run.path / "curves.png") as temporary:
+    with replacing(run.path / CURVES) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,10 @@ from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, write_atomic
 from seq2seq.finetuning import origin
 from seq2seq.machine import peak_memory_bytes
-from seq2seq.model_card import model_card
+from seq2seq.model_card import model_card, training_row
 from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resuming import check_identity
-from seq2seq.run import CARD, CONFIG, CORPUS, Run, resume_command
+from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
 from seq2seq.runtime import describe_hardware
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
@@ -75,9 +76,20 @@ def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | 
     if out_of_patience(config.training, state):
         later += " --set training.patience=0"
     observer.message(f"{run.path}: finished already, at step {state.step:,}; to go on, give it a later end: {later}")
+    _complete_description(config, run)
     run.clean()  # a kill may have come after all was done
     shutil.rmtree(run.path / CORPUS, ignore_errors=True)
     return Outcome(run, state, None, ())
+
+
+def _complete_description(config: Config, run: Run) -> None:
+    """Writes the model card and the curves where a kill came between the model and them; an edited card stays."""
+    card, curves = run.path / CARD, run.path / CURVES
+    info = run.info()
+    if not card.exists() or training_row(info) not in card.read_text(encoding="utf-8", errors="replace"):
+        write_atomic(card, model_card(config, info).encode())
+    if not curves.exists() or curves.stat().st_mtime < (run.path / MODEL).stat().st_mtime:
+        _draw_curves(run, lambda text: None)  # that it cannot be drawn was said when it was trained
 
 
 def _mend_tokenizer(config: Config, run: Run, observer: Observer) -> None:
@@ -112,10 +124,16 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
     run.write_model(tensors, info)
     write_atomic(run.path / CARD, model_card(config, info).encode())
+    _draw_curves(run, trainer.observer.message)
+
+
+def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:
     try:
         from seq2seq.curves import draw_curves
     except ModuleNotFoundError:
-        trainer.observer.message("curves.png is not drawn: install matplotlib with `pip install 'seq2seq[plot]'`")
+        tell(f"{CURVES} is not drawn: install matplotlib with `pip install 'seq2seq[plot]'`")
+    except ImportError as error:
+        tell(f"{CURVES} is not drawn: matplotlib cannot be used here ({' '.join(str(error).split())})")
     else:
         draw_curves(run)
 

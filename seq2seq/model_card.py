@@ -8,6 +8,15 @@ from typing import Any
 from seq2seq.config import Config
 
 
+def training_row(info: Mapping[str, Any]) -> str:
+    """How the row of the card begins that says for how long the model was trained."""
+    return f"| Training | {_steps(info)}"
+
+
+def _steps(info: Mapping[str, Any]) -> str:
+    return f"{info['training']['steps']:,} steps,"
+
+
 def model_card(config: Config, info: Mapping[str, Any]) -> str:
     """A model card in Markdown from the configuration and model.json."""
     model, training, validation = config.model, info["training"], info["validation"]
@@ -26,7 +35,7 @@ def model_card(config: Config, info: Mapping[str, Any]) -> str:
         ("Parameters", f"{info['num_parameters']:,}"),
         ("Vocabulary", vocabulary),
         ("Training pairs", f"{corpus['kept']:,} of {corpus['read']:,} read"),
-        ("Training", f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.1f} "
+        ("Training", f"{_steps(info)} {training['epochs']} epochs, {training['seconds'] / 60:.1f} "
          f"minutes, {training['precision']}, seed {training['seed']}, "
          f"{training['hardware']}, torch {training['torch']}"),
         ("Weights", weights),

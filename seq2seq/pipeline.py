@@ -17,7 +17,7 @@ import torch
 from seq2seq.belongings import check_place
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
-from seq2seq.evaluation.metrics import corpus_bleu, try_tokenize
+from seq2seq.evaluation.metrics import corpus_bleu, tokenize_remark, try_tokenize
 from seq2seq.files import UnwrittenError
 from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
 from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
@@ -100,7 +100,7 @@ def _train(
     with contextlib.ExitStack() as opened:
         opened.callback(shutil.rmtree, run.path / CORPUS, ignore_errors=True)
         threads = set_up_cpu(config.training.num_threads)
-        _check_tokenization(config)
+        _check_tokenization(config, observer)
         stands = resume and model_stands(config, run)
         if resume:
             tell_changes(run.config(), config, observer.message)
@@ -129,10 +129,12 @@ def _train(
             raise UntestedError(Outcome(run, trainer.state, None, ())) from None
 
 
-def _check_tokenization(config: Config) -> None:
+def _check_tokenization(config: Config, observer: Observer) -> None:
     """Finds out now, not when it has been trained, that a package for BLEU's tokenisation is not there."""
     if any(has_split(config.data, split) for split in ("valid", "test")):
         try_tokenize(config.data.bleu_tokenize)
+        if remark := tokenize_remark(config.data.bleu_tokenize, config.data.target_language):
+            observer.message(f"{remark} (data.bleu_tokenize)")
 
 
 def _begin(config: Config, trainer: Trainer, initial: InitialRun | None, *, resume: bool) -> None:

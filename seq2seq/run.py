@@ -38,6 +38,7 @@ from seq2seq.atomic import sync
 from seq2seq.belongings import CARD as CARD
 from seq2seq.belongings import CONFIG as CONFIG
 from seq2seq.belongings import CORPUS as CORPUS
+from seq2seq.belongings import CURVES as CURVES
 from seq2seq.belongings import (
     IDENTITY,
     METRICS,

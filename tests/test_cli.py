@@ -1152,6 +1152,85 @@ def test_the_benchmark_shows_scores_signatures_overlap_and_writes_json(benchmark
     assert "chrF2" not in again.out
 
 
+@pytest.mark.parametrize("role", ["system", "source", "reference", "json", "link"])
+def test_the_benchmark_does_not_replace_what_it_was_given(
+    benchmark: Cli, tiny_run: Any, tmp_path: Path, role: str
+) -> None:
+    mine = tmp_path / "recipe.txt"
+    shutil.copy(tiny_run.corpus / f"test.{'en' if role == 'source' else 'de'}", mine)
+    before = mine.read_bytes()
+    arguments = {
+        "system": [mine, *TEST],
+        "source": ["--source", mine, "--reference", "test.de"],
+        "reference": ["--source", "test.en", "--reference", mine],
+        "json": [*TEST, "--json", mine],
+        "link": [tmp_path / "link.txt", *TEST],
+    }[role]
+    if role == "link":
+        (tmp_path / "link.txt").symlink_to(mine)
+    result = benchmark("runs/recipe", *arguments, "--metrics", "bleu", "--output", tmp_path)
+    one_line(result, 2, f"--output {tmp_path}", "runs/recipe would replace", "recipe.txt", "name another folder")
+    assert mine.read_bytes() == before
+
+
+def test_translations_are_kept_as_soon_as_they_are_there(
+    benchmark: Cli, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "second")
+    (tmp_path / "second" / "model.safetensors").write_bytes(b"damaged")
+    result = benchmark("runs/recipe", tmp_path / "second", *TEST, "--output", tmp_path / "texts")
+    assert result.code == 1 and "model.safetensors" in result.err
+    assert [path.name for path in (tmp_path / "texts").iterdir()] == ["recipe.txt"]
+
+
+def test_the_benchmark_says_what_was_computed_in(benchmark: Cli, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        options = ("--precision", precision, "--metrics", "bleu", "--json", tmp_path / "r.json")
+        result = benchmark("runs/recipe", *TEST, *options)
+        assert re.search(rf"^Speed on .*, {precision}; tokens are", result.out, re.MULTILINE)
+        [system] = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["systems"]
+        assert system["speed"]["precision"] == precision
+
+
+def test_a_test_set_is_tokenised_as_sacrebleu_does_it_for_its_language(
+    benchmark: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seq2seq.evaluation import testsets
+
+    references = ["我们 在 公园 里 散步。", "今天天气很好。", "他喜欢读书和写字。"]
+    hypothesis = tmp_path / "a.zh"
+    hypothesis.write_text("我们在公园散步。\n今天天气好。\n他喜欢读书。\n", encoding="utf-8")
+    loaded = testsets.EvaluationSet(
+        testsets.TextFile("a.en", ["a", "b", "c"]), (testsets.TextFile("a.zh", references),), "wmt20", "en-zh"
+    )
+    monkeypatch.setattr(testsets, "load_named_test_set", lambda *_: loaded)
+    named = ("--test-set", "wmt20", "--language-pair", "en-zh", "--metrics", "bleu")
+    assert "tok:zh" in benchmark(hypothesis, *named).out
+    assert "tok:13a" in benchmark(hypothesis, *named, "--tokenize", "13a").out
+
+
+def test_languages_without_spaces_are_remarked_on(run_cli: Cli, tiny_corpus: Path, tmp_path: Path) -> None:
+    options = ("--set", "training.max_steps=2", "--set", "data.target_language=zh", "--run-dir", tmp_path / "run")
+    result = run_cli("train", "recipe.toml", *options, cwd=tiny_corpus)
+    assert result.code == 0 and "13a, which finds no words in zh: zh, or char, tells more (data.bleu" in result.err
+    test = ("--source", tiny_corpus / "test.en", "--reference", tiny_corpus / "test.de", "--metrics", "bleu", *ONE)
+    assert "finds no words in zh" in run_cli("benchmark", tmp_path / "run", *test).err
+    assert "finds no words" not in run_cli("benchmark", tmp_path / "run", *test, "--tokenize", "13a").err
+
+
+def test_a_seed_that_is_none_is_told(benchmark: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACREBLEU_SEED", "abc")
+    one_line(benchmark("test.de", *TEST), 2, "SACREBLEU_SEED = 'abc'", "whole number")
+    monkeypatch.setenv("SACREBLEU_SEED", "7")
+    assert "seed:7" in benchmark("test.de", *TEST, "--metrics", "bleu").out
+
+
+def test_all_runs_are_looked_at_before_the_first_translates(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "model.json").unlink()
+    one_line(benchmark("runs/recipe", tmp_path / "unfinished", *TEST), 1, "unfinished")
+
+
 def test_runs_of_one_name_are_written_to_files_of_their_own(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.path, tmp_path / "recipe")
     result = benchmark("runs/recipe", tmp_path / "recipe/", *TEST, "--metrics", "bleu", "--output", tmp_path / "texts")

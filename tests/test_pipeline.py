@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import os
 import random
 import shutil
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,6 +254,47 @@ def test_weights_beside_a_damaged_optimizer_are_sound(copied: Path) -> None:
     content = (newest.path / "optimizer.safetensors").read_bytes()
     (newest.path / "optimizer.safetensors").write_bytes(content[:-1] + b"x")
     assert Run(copied).sound_checkpoints(print) == Run(copied).checkpoints()
+
+
+@pytest.mark.parametrize("left", ["nothing", "those of 5 steps"])
+def test_a_kill_before_the_model_card_leaves_it_to_the_resumed_run(
+    copied: Path, finished: Finished, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    monkeypatch.delitem(sys.modules, "seq2seq.curves", raising=False)
+    card, curves = copied / "README.md", copied / "curves.png"
+    expected = card.read_text(encoding="utf-8")
+    if left == "nothing":
+        card.unlink()
+        curves.unlink()
+    else:
+        card.write_text(expected.replace("10 steps", "5 steps"), encoding="utf-8")
+        curves.write_bytes(b"older")
+        os.utime(curves, (0, 0))
+    train(Run(copied).config(), copied, resume=True)
+    assert card.read_text(encoding="utf-8") == expected
+    assert curves.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_card_that_was_edited_stays(copied: Path) -> None:
+    card = copied / "README.md"
+    edited = card.read_text(encoding="utf-8") + "\nMy own words.\n"
+    card.write_text(edited, encoding="utf-8")
+    listener = Listener()
+    train(Run(copied).config(), copied, listener, resume=True)
+    assert card.read_text(encoding="utf-8") == edited
+    assert len(listener.messages) == 1  # finished already
+
+
+def test_a_matplotlib_that_does_not_work_is_told_and_costs_the_curves_alone(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = types.ModuleType("seq2seq.curves")  # from which nothing can be imported
+    monkeypatch.setitem(sys.modules, "seq2seq.curves", broken)
+    listener = Listener()
+    outcome = train(configured(data), tmp_path / "run", listener)
+    assert outcome.state.finished and (tmp_path / "run" / "README.md").exists()
+    assert any(said.startswith("curves.png is not drawn: matplotlib cannot be used") for said in listener.messages)
 
 
 def test_the_model_card_mentions_the_numbers(finished: Finished) -> None:

@@ -70,7 +70,14 @@ def benchmark(
     test_set: Annotated[str | None, option("NAME", "One of sacreBLEU's test sets, such as wmt14.")] = None,
     language_pair: Annotated[str, option("en-de", "With --test-set: the direction.")] = "",
     metrics: Annotated[str, option("NAMES", "Scores, separated by commas.")] = "bleu,chrf,ter",
-    tokenize: Annotated[str, option("NAME", "sacreBLEU's tokenisation; none for files tokenised already.")] = "13a",
+    tokenize: Annotated[
+        str | None,
+        option(
+            "NAME",
+            "sacreBLEU's tokenisation; none for files tokenised already.",
+            default="13a; with --test-set, as sacreBLEU has it for the language",
+        ),
+    ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     precision: PrecisionName = "fp32",
@@ -96,23 +103,40 @@ def benchmark(
             raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
     precision_name = parse_precision(precision)
     from seq2seq.evaluation import benchmark as bench
-    from seq2seq.evaluation.metrics import check_tokenize, parse_metrics
+    from seq2seq.evaluation.metrics import (
+        check_seed,
+        check_tokenize,
+        parse_metrics,
+        tokenize_remark,
+        try_tokenize,
+        usual_tokenize,
+    )
     from seq2seq.evaluation.report import format_report
     from seq2seq.evaluation.testsets import load_named_test_set, load_test_set
     from seq2seq.run import Run
+    from seq2seq.text.errors import write_result
 
     chosen = parse_metrics(metrics)
-    check_tokenize(tokenize)
+    if tokenize is not None:
+        check_tokenize(tokenize)
+    check_seed()
     loaded = load_test_set(source, reference or []) if source else load_named_test_set(test_set or "", language_pair)
     for remark in loaded.remarks():
         warn(remark)
     # What is cheap to find wrong is looked at before anything is translated.
+    given_tokenize, tokenize = tokenize, tokenize or usual_tokenize(loaded.language_pair.partition("-")[2])
+    if "bleu" in chosen:
+        try_tokenize(tokenize)
     finished = {system: bench.load_translations(system) for system in systems if not system.is_dir()}
     for translations in finished.values():
         bench.check_lines(translations, loaded)
     runs = {system: Run.open(system) for system in systems if system.is_dir()}
-    if output is not None:
-        make_result_folder("--output", output)
+    remarks = {tokenize_remark(tokenize, str(run.info().get("target_language", ""))) for run in runs.values()}
+    if "bleu" in chosen and given_tokenize is None:
+        for remark in filter(None, remarks):
+            warn(f"{remark} (--tokenize)")
+    given = [*finished, *([source, *(reference or [])] if source else []), *([json_] if json_ else [])]
+    files = _output_files(output, list(runs), given)
     outputs = []
     for system in systems:
         if system in finished:
@@ -130,22 +154,34 @@ def benchmark(
                 source_hashes=seen_sources(run),
             )
         )
-    if output is not None:
-        _write_translations(output, [(system.name, system.hypotheses) for system in outputs if system.speed])
+        if files:
+            write_result(files[system], "".join(f"{line}\n" for line in outputs[-1].hypotheses))
     report = bench.run_benchmark(loaded, outputs, chosen, tokenize)
     print(format_report(report))
     if json_ is not None:
         bench.save_report(report, json_)
 
 
-def _write_translations(folder: Path, systems: list[tuple[str, list[str]]]) -> None:
-    from seq2seq.text.errors import write_result
+def _output_files(folder: Path | None, runs: list[Path], given: list[Path]) -> dict[Path, Path]:
+    """Where each run's translations go: RUN.txt in the folder, which is made; nothing where there is none.
 
-    names = [Path(name).resolve().name for name, _ in systems]
+    Raises OptionError where one of them is a file that this command reads, or writes something else to.
+    """
+    if folder is None:
+        return {}
+    make_result_folder("--output", folder)
+    names = [run.resolve().name for run in runs]
     taken = {name for name in names if names.count(name) == 1}
-    for name, (_, lines) in zip(names, systems, strict=True):
+    files = {}
+    for run, name in zip(runs, names, strict=True):
         own = name
         if names.count(name) > 1:  # runs of one name, from two places
             own = next(new for number in itertools.count(1) if (new := f"{name}-{number}") not in taken)
             taken.add(own)
-        write_result(folder / f"{own}.txt", "".join(f"{line}\n" for line in lines))
+        files[run] = folder / f"{own}.txt"
+        if files[run].resolve() in [path.resolve() for path in given]:
+            raise OptionError(
+                f"--output {folder}: the translations of {run} would replace {files[run]}, which this command was "
+                "given: name another folder"
+            )
+    return files

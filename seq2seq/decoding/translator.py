@@ -117,6 +117,11 @@ class Translator:
         self.scorer = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         self.device = self.scorer.device
 
+    @property
+    def precision(self) -> str:
+        """Of matrix products: "fp32" or "bf16"."""
+        return "bf16" if self.model.compute_dtype == torch.bfloat16 else "fp32"
+
     def translate(
         self,
         lines: Sequence[str],

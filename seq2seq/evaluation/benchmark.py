@@ -37,6 +37,8 @@ Scores = dict[Metric, Score]
 class Hypothesis(Protocol):
     @property
     def pieces(self) -> Sequence[str]: ...
+    @property
+    def ended(self) -> bool: ...
 
 
 class Result(Protocol):
@@ -55,6 +57,8 @@ class Translator(Protocol):
     def config(self) -> DecodingConfig: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def precision(self) -> str: ...
 
     def translate(
         self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None
@@ -65,13 +69,15 @@ class Translator(Protocol):
 class Speed:
     """How long translating the test set took, without loading the model.
 
-    output_tokens: target pieces, end-of-sentence included. hardware: what it ran on, in one line.
+    output_tokens: target pieces, end-of-sentence included where it came. hardware: what it ran on, in one line;
+    precision: of its arithmetic, "fp32" or "bf16".
     """
 
     seconds: float
     sentences: int
     output_tokens: int
     hardware: str
+    precision: str
 
     @property
     def sentences_per_second(self) -> float:
@@ -88,6 +94,7 @@ class Speed:
             "output_tokens": self.output_tokens,
             "output_tokens_per_second": self.output_tokens_per_second,
             "hardware": self.hardware,
+            "precision": self.precision,
         }
 
 
@@ -185,14 +192,13 @@ def translate_test_set(
     start = time.perf_counter()
     results = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty)
     seconds = time.perf_counter() - start
-    tokens = sum(
-        len(result.hypotheses[0].pieces) + 1 for line, result in zip(sources, results, strict=True) if line.strip()
-    )
+    best = [result.hypotheses[0] for line, result in zip(sources, results, strict=True) if line.strip()]
+    tokens = sum(len(hypothesis.pieces) + hypothesis.ended for hypothesis in best)
     chosen = {name: value for name, value in options.items() if value is not None}
     return SystemOutput(
         name=name,
         hypotheses=[result.text for result in results],
-        speed=Speed(seconds, len(sources), tokens, describe_hardware(translator.device)),
+        speed=Speed(seconds, len(sources), tokens, describe_hardware(translator.device), translator.precision),
         decoding={**translator.config.model_dump(), **chosen},
         overlap=find_overlap(sources, source_hashes["exact"], source_hashes["normalized"]) if source_hashes else None,
     )

@@ -9,6 +9,7 @@ or with what the environment variable SACREBLEU_SEED says.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
@@ -77,6 +78,29 @@ def check_tokenize(tokenize: str) -> None:
         raise ConfigError(f"tokenize = {tokenize!r} is unknown{hint}; choose from {', '.join(BLEU.TOKENIZERS)}")
 
 
+def usual_tokenize(target_language: str) -> str:
+    """The tokenisation that sacreBLEU takes for a language (an ISO code such as "zh") where nobody names another."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    language = target_language.lower().replace("_", "-").split("-")[0]
+    return str(BLEU._TOKENIZER_MAP.get(language, "13a"))
+
+
+def tokenize_remark(tokenize: str, target_language: str) -> str | None:
+    """What is to be said of 13a for a language that writes no spaces between words."""
+    usual = usual_tokenize(target_language)
+    if tokenize != "13a" or usual == "13a":
+        return None
+    return f"BLEU is tokenised by 13a, which finds no words in {target_language}: {usual}, or char, tells more"
+
+
+def check_seed() -> None:
+    """Raises ConfigError for a SACREBLEU_SEED that is no seed."""
+    seed = os.environ.get("SACREBLEU_SEED", "0")
+    if seed.lower() != "none" and not seed.isdecimal():
+        raise ConfigError(f"SACREBLEU_SEED = {seed!r} in the environment: set a whole number, or None, or remove it")
+
+
 def try_tokenize(tokenize: str) -> None:
     """Raises ConfigError or DataError for a tokenisation that cannot be had: its package or its model is missing."""
     corpus_bleu(["a"], ["a"], tokenize)
@@ -112,7 +136,8 @@ def compare_systems(
     """The scores of each system, with paired bootstrap significance (Koehn 2004) against the first.
 
     systems: hypotheses, one a line of the test set. references: one or more whole sets of them. num_samples: resamples;
-    for more than 20,000 lines fewer are drawn, and the signature says how many, so that memory stays bounded. Raises
+    for more than 20,000 lines fewer are drawn, and the signature says how many, so that memory stays bounded up to
+    200,000; beyond, as few as make an interval. Raises
     ValueError where counts do not fit, ConfigError for unknown metrics and tokenisations, DataError for a tokeniser
     whose model cannot be fetched.
     """

@@ -97,8 +97,9 @@ def _footnotes(report: BenchmarkReport) -> str:
         notes[0] += " TER: lower is better."
     if len(report.systems) > 1:
         notes.append(f"p: paired bootstrap test against {report.systems[0].name}; *: p < {SIGNIFICANT}.")
-    for hardware in dict.fromkeys(system.speed.hardware for system in report.systems if system.speed):
-        notes.append(f"Speed on {hardware}; tokens are target pieces with end-of-sentence.")
+    speeds = [system.speed for system in report.systems if system.speed]
+    for hardware, precision in dict.fromkeys((speed.hardware, speed.precision) for speed in speeds):
+        notes.append(f"Speed on {hardware}, {precision}; tokens are target pieces with end-of-sentence.")
     return "\n".join(notes)
 
 

@@ -24,13 +24,14 @@ from seq2seq.decoding.options import (
     in_windows,
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
-from seq2seq.errors import OptionError, SearchOptionError
+from seq2seq.errors import OptionError, SearchOptionError, UserError
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.folder import CERTIFICATE
-from seq2seq.export.light import LightRun, check_quantization, read_certificate
+from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization, read_certificate, sha256_of
 from seq2seq.export.packages import need_ctranslate2
 from seq2seq.machine import available_cores, check_threads
 from seq2seq.text.tokenizer import BOS, EOS, PAD
+from seq2seq.untrusted import check_links
 
 EXPORTS = "exports"
 BATCH_TOKENS = 1200  # padded source tokens times hypotheses; more are slower, as they no longer fit into the cache
@@ -319,13 +320,27 @@ class CTranslate2Translator:
         ]
 
 
+def _is_sound(folder: Path, certificate: dict[str, Any]) -> bool:
+    """Whether an export passed, as exports are tried now, and its files are those that were tried."""
+    if certificate.get("passed") is not True or certificate.get("format_version") != FORMAT_VERSION:
+        return False
+    files = certificate.get("files") or {}
+    try:
+        check_links(folder, files)
+        return bool(files) and all(sha256_of(folder / file) == digest for file, digest in files.items())
+    except (UserError, OSError, TypeError, AttributeError):
+        return False
+
+
 def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None]) -> Path:
     """The folder of the run's export, which is made where there is none of these weights and this configuration."""
     check_quantization(quantization)
     need_ctranslate2()
-    folder = run.path / EXPORTS / f"ctranslate2-{quantization}"
+    name = f"{EXPORTS}/ctranslate2-{quantization}"
+    folder = run.path / name
+    check_links(run.path, (EXPORTS, name))
     certificate = read_certificate(folder / CERTIFICATE)
-    if certificate is not None and certificate.get("passed") is True and certificate.get("run") == run.hashes():
+    if certificate is not None and certificate.get("run") == run.hashes() and _is_sound(folder, certificate):
         return folder
     from seq2seq.export.exporting import Certification, export_run
 

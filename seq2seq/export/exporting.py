@@ -25,7 +25,7 @@ from seq2seq.export.certificate import (
 )
 from seq2seq.export.errors import ExportError
 from seq2seq.export.folder import CERTIFICATE, check_free, new_folder
-from seq2seq.export.light import LightRun, check_quantization
+from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization
 from seq2seq.export.packages import USE_MKL, need, need_ctranslate2
 from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences
 from seq2seq.files import file_hash, write_json
@@ -35,8 +35,7 @@ from seq2seq.text.tokenizer import EOS, Tokenizer
 from seq2seq.version import __version__
 
 To = Literal["ctranslate2", "huggingface"]
-Bleu = Callable[[Sequence[str], Sequence[str]], float]
-FORMAT_VERSION = 1
+Bleu = Callable[[Sequence[str], Sequence[str], str], float]
 # Texts on which tokenizers like to disagree. Marian's takes ">>xx<<" at the start of a line for a language, by design.
 ODD_LINES = (
     "", " ", "  two  spaces ", "\ttab\tand\u00a0no-break", "</s> <s> <unk> <pad>", "▁ and▁this", "é e\u0301 ﬁ ½",
@@ -50,7 +49,7 @@ class Certification:
     """How an export is tried.
 
     source, reference: files to translate instead of the run's validation set. most: sentences at most. bleu: scores
-    translations against references; without it no BLEU is given.
+    translations against references by a tokenisation, the run's; without it no BLEU is given.
     """
 
     source: Path | None = None
@@ -76,6 +75,7 @@ def export_run(
     what our model computes. In all these cases no folder is left. message: told what is being done.
     """
     certification = certification or Certification()
+    folder = Path(os.path.realpath(folder))  # a link stays one, and what it names is replaced
     _check_format(to, quantization)
     check_free(folder, overwrite=overwrite)
     opened = LightRun.open(run)
@@ -96,7 +96,7 @@ def export_run(
         if problems := findings.problems(bounds_for(quantization)):
             raise ExportError(f"{folder}: not exported, as it would not do what {run} does: {'; '.join(problems)}")
         certificate = _certificate(to, quantization, hashes, details, findings, temporary)
-        certificate |= _bleu(tokenizer, findings, certification.bleu)
+        certificate |= _bleu(tokenizer, findings, certification.bleu, config.data.bleu_tokenize)
         write_json(temporary / CERTIFICATE, certificate)
     return certificate
 
@@ -199,12 +199,13 @@ def _certificate(
     }
 
 
-def _bleu(tokenizer: Tokenizer, findings: Findings, bleu: Bleu | None) -> dict[str, Any]:
+def _bleu(tokenizer: Tokenizer, findings: Findings, bleu: Bleu | None, tokenize: str) -> dict[str, Any]:
     references, outputs = findings.sentences.references, findings.outputs
     if bleu is None or references is None:
         return {}
-    ours, theirs = (bleu(tokenizer.decode(ids), references) for ids in (outputs.ours, outputs.theirs))
-    return {"bleu": {"ours": round(ours, 3), "theirs": round(theirs, 3), "difference": round(theirs - ours, 3)}}
+    ours, theirs = (bleu(tokenizer.decode(ids), references, tokenize) for ids in (outputs.ours, outputs.theirs))
+    figures = {"ours": round(ours, 3), "theirs": round(theirs, 3), "difference": round(theirs - ours, 3)}
+    return {"bleu": {**figures, "tokenize": tokenize}}
 
 
 def _versions(*packages: str) -> dict[str, str]:
@@ -233,7 +234,8 @@ def describe(certificate: dict[str, Any], folder: Path) -> str:
             lines.append(f"  {name} differ by at most {errors['largest']:.2g}, on average {errors['mean']:.2g}")
     if "bleu" in certificate:
         bleu = certificate["bleu"]
-        lines.append(f"  BLEU {bleu['theirs']:.2f}, the run's {bleu['ours']:.2f} ({bleu['difference']:+.2f})")
+        figures = f"BLEU {bleu['theirs']:.2f}, the run's {bleu['ours']:.2f} ({bleu['difference']:+.2f})"
+        lines.append(f"  {figures}, tokenised by {bleu['tokenize']}")
     computing = certificate.get("computing")
     if computing is not None and not computing["native"]:
         lines.append(

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from seq2seq.atomic import is_litter
+from seq2seq.atomic import is_litter, sync
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
 from seq2seq.text.errors import unwritable
@@ -29,6 +29,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     overwrite: another export may be replaced, if nothing is in the folder but the files that its certificate names;
     nothing else ever is.
     """
+    if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+        raise ExportError(f"{path}: is the folder that you are in, or holds it; name a new folder")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir():
@@ -60,6 +62,8 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     with _temporary(path) as temporary:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp's is for its owner alone
+        for file in (*temporary.iterdir(), temporary):  # durable before it has its name
+            sync(file)
         check_free(path, overwrite=overwrite)  # it took a while
         if path.exists():
             replaced = temporary.with_suffix(REPLACED)
@@ -72,6 +76,7 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             os.replace(temporary, path)
+        sync(path.parent)
     _remove_left_behind(path, REPLACED)  # not before: it may be the only export there
 
 

@@ -17,6 +17,8 @@ from seq2seq.untrusted import MAX_CONFIG_BYTES, MAX_JSON_BYTES, check_links, ope
 # As in run.py and checkpoints.py, which import torch; a test compares them.
 CONFIG, MODEL, MODEL_INFO, CHECKPOINTS = "config.toml", "model.safetensors", "model.json", "checkpoints"
 
+FORMAT_VERSION = 1  # of an export's certificate
+
 # CTranslate2's names: the type of the matrices, then, after "_", of everything else.
 QUANTIZATIONS = (
     "float32", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16",
@@ -56,10 +58,7 @@ class LightRun:
 
     def hashes(self) -> dict[str, str]:
         """What an export was made from: SHA-256 of the weights, of the tokenizer, of the configuration."""
-        digests = {}
-        for name in (MODEL, CONFIG):
-            with open_regular(self.path / name) as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests = {name: sha256_of(self.path / name) for name in (MODEL, CONFIG)}
         return {**digests, "tokenizer": self.tokenizer.content_hash()}
 
     def remark(self) -> str | None:
@@ -77,10 +76,16 @@ class LightRun:
         return Run.open(self.path).remark()
 
 
+def sha256_of(path: Path) -> str:
+    """As hexadecimal digits. Raises OSError where it is no plain file."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_certificate(path: Path) -> dict[str, Any] | None:
     """A certificate, where there is one that can be read."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_regular(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -325,10 +324,10 @@ def source_hashes(text: TextCorpus) -> dict[str, npt.NDArray[np.int64]]:
 
 def hash_sources(lines: Iterable[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """64-bit blake2b hashes of each line, and of what is left of it without case, punctuation and spacing; in order."""
-    exact, normalized = bytearray(), bytearray()
+    exact, normalized, letters = bytearray(), bytearray(), _Letters()
     for line in lines:
         exact += _hash64(line)
-        normalized += _hash64(_normalize(line))
+        normalized += _hash64(unicodedata.normalize("NFKC", line).casefold().translate(letters))
     return np.frombuffer(bytes(exact), "<i8").astype(np.int64), np.frombuffer(bytes(normalized), "<i8").astype(np.int64)
 
 
@@ -336,6 +335,13 @@ def _hash64(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
 
 
-def _normalize(line: str) -> str:
-    """NFKC and case folding, then letters and digits only (Unicode categories L and N)."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", line).casefold())
+class _Letters(dict[int, int | None]):
+    """For str.translate: what a line keeps, letters, digits and marks (Unicode categories L, N and M).
+
+    Marks are vowels in many scripts. Those that choose how a symbol looks, variation selectors, go with it.
+    """
+
+    def __missing__(self, code: int) -> int | None:
+        kept = unicodedata.category(chr(code))[0] in "LNM" and not 0xFE00 <= code <= 0xFE0F
+        self[code] = code if kept else None
+        return self[code]

@@ -52,6 +52,7 @@ def corrupted(lines: list[str], rate: float, seed: int = 0) -> list[str]:
 @dataclass
 class Hypothesis:
     pieces: tuple[str, ...]
+    ended: bool = True
 
 
 @dataclass
@@ -74,6 +75,7 @@ class FakeTranslator:
     delay: float = 0.0
     config: DecodingConfig = field(default_factory=DecodingConfig)
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
+    precision: str = "fp32"
     calls: list[tuple[int, int | None, float | None]] = field(default_factory=list)
     warn: Callable[[str], None] = lambda text: None
 
@@ -134,6 +136,21 @@ def test_translating_is_timed_and_target_pieces_are_counted_with_end_of_sentence
     assert output.decoding is not None
     assert (output.decoding["beam_size"], output.decoding["length_penalty"]) == (2, 0.6)
     assert output.overlap is None
+
+
+def test_a_translation_that_was_cut_has_no_end_of_sentence_to_count() -> None:
+    @dataclass
+    class Cut(Result):
+        @property
+        def hypotheses(self) -> list[Hypothesis]:
+            return [Hypothesis(tuple(self.text.split()), ended=False)]
+
+    class Cutting(FakeTranslator):
+        def translate(self, lines: Sequence[str], **options: Any) -> list[Result]:
+            return [Cut("a b c") for _ in lines]
+
+    output = translate_test_set(Cutting({}), ["one", "two"], name="runs/A")
+    assert output.speed is not None and output.speed.output_tokens == 6
 
 
 def test_what_is_translated_before_the_clock_starts_is_not_warned_of_twice() -> None:

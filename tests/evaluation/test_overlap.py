@@ -30,6 +30,17 @@ def test_lines_without_letters_or_digits_only_overlap_exactly() -> None:
     assert overlap.in_exact.tolist() == overlap.in_normalized.tolist() == [True, False, False]
 
 
+def test_vowels_that_are_marks_tell_sentences_apart() -> None:
+    """He goes home, she goes home, they go home: only signs that are no letters of their own differ."""
+    overlap = overlap_with(["वह घर जाता है।"], ["वह घर जाती है।", "वह घर जाते हैं।", "वह घर, जाता है"])
+    assert overlap.in_normalized.tolist() == [False, False, True]
+    # How a symbol looks is no letter, and composed or not, an accent is the same.
+    composed = overlap_with(
+        ["I \N{HEAVY BLACK HEART}\ufe0f caf\u00e9s"], ["I \N{HEAVY BLACK HEART} cafe\u0301s!", "I cafés", "I cafes"]
+    )
+    assert composed.in_normalized.tolist() == [True, True, False]
+
+
 def test_nothing_overlaps_with_no_training_data() -> None:
     overlap = overlap_with([], TRAINING)
     assert (overlap.total, overlap.exact, overlap.normalized) == (5, 0, 0)

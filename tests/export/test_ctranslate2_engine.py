@@ -20,7 +20,7 @@ from seq2seq.decoding import translator as torch_engine
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, SearchOptionError, UserError
-from seq2seq.export import light
+from seq2seq.export import ctranslate2_engine, light
 from seq2seq.export.ctranslate2_engine import CTranslate2Translator
 from seq2seq.export.errors import ExportError
 from seq2seq.run import Run
@@ -185,10 +185,55 @@ def test_the_export_is_made_once_and_again_when_the_model_changes(make_run: Any)
     assert texts(second) == texts(Translator(run).translate(LINES, beam_size=1))
 
 
-def test_a_damaged_export_is_told_in_one_line(make_run: Any) -> None:
+@pytest.mark.parametrize("damage", ["flipped bit", "no model", "empty model", "other version"])
+def test_a_damaged_export_is_made_anew(make_run: Any, damage: str) -> None:
+    run = make_run()
+    translator = CTranslate2Translator(run, threads=1)
+    expected = texts(translator.translate(LINES, beam_size=1))
+    model, certificate = translator.folder / "model.bin", translator.folder / "certificate.json"
+    content, record = bytearray(model.read_bytes()), json.loads(certificate.read_text(encoding="utf-8"))
+    if damage == "flipped bit":
+        content[len(content) // 2] ^= 0x40
+        model.write_bytes(content)
+    elif damage == "no model":
+        model.unlink()
+    elif damage == "empty model":
+        model.write_bytes(b"")
+    else:
+        certificate.write_text(json.dumps({**record, "format_version": 0}), encoding="utf-8")
+    told: list[str] = []
+    again = CTranslate2Translator(run, threads=1, warn=told.append)
+    assert ["making an export" in text for text in told] == [True]
+    assert model.read_bytes() == again.folder.joinpath("model.bin").read_bytes() and model.stat().st_size == len(
+        content
+    )
+    assert json.loads(certificate.read_text(encoding="utf-8"))["files"] == record["files"]
+    assert texts(again.translate(LINES, beam_size=1)) == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links")
+def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any, tmp_path: Path) -> None:
+    run, outside = make_run(), tmp_path / "outside"
+    outside.mkdir()
+    for name in ("exports", "exports/ctranslate2-float32"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).symlink_to(outside)
+        with pytest.raises(UserError, match="leads out of the folder"):
+            CTranslate2Translator(run, threads=1)
+        (run / name).unlink()
+    assert not list(outside.iterdir())
+    folder = run / "exports" / "ctranslate2-float32"
+    folder.mkdir()
+    os.mkfifo(folder / "certificate.json")
+    with pytest.raises(ExportError, match="something else than an export"):  # without waiting for it
+        CTranslate2Translator(run, threads=1)
+
+
+def test_an_export_that_cannot_be_loaded_is_told_in_one_line(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     folder = CTranslate2Translator(run, threads=1).folder
     (folder / "model.bin").unlink()
+    monkeypatch.setattr(ctranslate2_engine, "_is_sound", lambda *_: True)
     with pytest.raises(ExportError, match=r"cannot load it .* remove the folder$") as error:
         CTranslate2Translator(run, threads=1)
     assert "\n" not in str(error.value)

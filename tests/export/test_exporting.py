@@ -90,17 +90,67 @@ def test_reduced_precision_is_certified_within_its_bounds(tiny_run: Any, tmp_pat
 
 def test_certificate_says_what_was_compared(tiny_run: Any, tmp_path: Path) -> None:
     certificate = export_run(
-        tiny_run.path, tmp_path / "out", to="ctranslate2", certification=Certification(bleu=lambda *_: 12.5)
+        tiny_run.path,
+        tmp_path / "out",
+        to="ctranslate2",
+        certification=Certification(
+            bleu=lambda _, references, tokenize: {("13a", 12): 12.5}[tokenize, len(references)]
+        ),
     )
     assert certificate["sentences"]["origin"] == "the run's validation set"
     assert certificate["sentences"]["count"] == 12
-    assert certificate["bleu"] == {"ours": 12.5, "theirs": 12.5, "difference": 0.0}
+    assert certificate["bleu"] == {"ours": 12.5, "theirs": 12.5, "difference": 0.0, "tokenize": "13a"}
+    assert "BLEU 12.50, the run's 12.50 (+0.00), tokenised by 13a" in describe(certificate, tmp_path)
     run = Run.open(tiny_run.path)
     assert certificate["run"]["tokenizer"] == run.tokenizer().content_hash()
     assert certificate["run"]["model.safetensors"] == run.info()["files"]["model.safetensors"]
     assert {"seq2seq", "torch", "ctranslate2", "sentencepiece"} <= certificate["packages"].keys()
     assert certificate["files"].keys() == {"config.json", "model.bin", "shared_vocabulary.json", "tokenizer.model"}
     assert "12 of 12" in describe(certificate, tmp_path)
+
+
+def test_bleu_is_tokenised_as_the_run_has_it(make_run: Any, tmp_path: Path) -> None:
+    source, reference = tmp_path / "a.en", tmp_path / "a.de"
+    for file in (source, reference):
+        file.write_text("the cat , sees the dog .\n", encoding="utf-8")
+    asked = []
+
+    def bleu(hypotheses: object, references: object, tokenize: str) -> float:
+        asked.append(tokenize)
+        return 1.0
+
+    run = make_run(sections={"data": {"bleu_tokenize": "char"}})
+    certification = Certification(source, reference, bleu=bleu)
+    certificate = export_run(run, tmp_path / "out", to="ctranslate2", certification=certification)
+    assert asked == ["char", "char"] and certificate["bleu"]["tokenize"] == "char"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_link_stays_and_what_it_names_is_replaced(make_run: Any, tmp_path: Path) -> None:
+    run, link = make_run(), tmp_path / "link"
+    (tmp_path / "real").mkdir()
+    link.symlink_to("real")
+    export_run(run, link, to="ctranslate2", certification=FEW)
+    made = (tmp_path / "real" / "model.bin").stat().st_ino
+    export_run(run, link, to="ctranslate2", overwrite=True, certification=FEW)
+    assert link.is_symlink() and (tmp_path / "real" / "model.bin").stat().st_ino != made
+    link.unlink()
+    link.symlink_to("new")
+    export_run(run, link, to="ctranslate2", certification=FEW)
+    assert link.is_symlink() and (tmp_path / "new" / "certificate.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "new", "real", "run"]
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (".", ".."):
+        with pytest.raises(ExportError, match="the folder that you are in"):
+            export_run(run, Path(name), to="ctranslate2", certification=FEW)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "run"]
 
 
 # Tokenizers
