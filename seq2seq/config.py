@@ -57,12 +57,16 @@ class DataConfig(Section):
     valid_target: str = ""
     test_source: str = ""
     test_target: str = ""
-    # One file with both sides. TSV columns are numbered from 1; JSONL fields are named.
+    # One file with both sides. TSV columns are numbered from 1, or named by a header; JSONL fields are named.
     train_pairs: str = ""
     valid_pairs: str = ""
     test_pairs: str = ""
     source_column: str = ""
     target_column: str = ""
+    # Of .tsv files: whether the first line has the names of the columns; whether fields may stand in double quotes, as
+    # spreadsheets write those with quotes, tabs or line breaks in them.
+    tsv_header: bool = False
+    tsv_quotes: bool = False
     # A dataset on the Hugging Face hub, with columns as above or a `translation` feature keyed by language.
     dataset: str = ""
     dataset_config: str = ""

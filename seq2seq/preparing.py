@@ -23,10 +23,12 @@ from seq2seq.text.corpus import (
 )
 from seq2seq.text.download import ensure_downloads
 from seq2seq.text.errors import DataError
-from seq2seq.text.reading import corpus_name, has_split, read_pairs
+from seq2seq.text.reading import corpus_name, has_split, is_tsv, read_pairs
 from seq2seq.text.tokenizer import Tokenizer, TokenizerError
 from seq2seq.training.state import Observer
 from seq2seq.training.validation import LONGEST_VALIDATED
+
+MIN_QUOTED = 0.02  # of the pairs of a table: fewer are likely to be quotations
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     )
     if not len(text):
         raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
+    if is_tsv(data.train_pairs) and not data.tsv_quotes and (remark := _remark_on_quotes(text)):
+        observer.message(f"{data.train_pairs}: {remark}")
     if kept is not None:
         tokenizer = kept
     elif initial is not None:
@@ -82,6 +86,17 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
         _check_validation(config, valid)
         identity["validation"] = content_hash(valid.path)
     return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
+
+
+def _remark_on_quotes(text: TextCorpus) -> str | None:
+    """Where the fields of a table seem to be quoted, as spreadsheets write those with quotes or line breaks in them."""
+    quoted = sum(any(len(side) > 1 and side[0] == side[-1] == '"' for side in pair) for pair in text)
+    if quoted < MIN_QUOTED * len(text):
+        return None
+    return (
+        f'{quoted:,} of {len(text):,} pairs have a side in double quotes ("..."), which are text as it is: where a '
+        "spreadsheet put them there, set data.tsv_quotes = true"
+    )
 
 
 def _check_validation(config: Config, valid: PieceCorpus) -> None:

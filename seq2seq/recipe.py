@@ -164,7 +164,8 @@ def _parse_toml(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError also for a number with more digits than Python reads
-        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
+        reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
+        raise ConfigError(f"{origin}: not valid TOML: {reason}") from None
 
 
 def toml_text(value: object) -> str:

@@ -97,6 +97,7 @@ class Run(CheckpointFolder):
 
         Raises RunError also where a run would replace what no run wrote, whether `overwrite` or not.
         """
+        _check_name(path)
         check_place(path, overwrite=overwrite)
         if cls.exists(path):
             remove_run(path)
@@ -104,7 +105,9 @@ class Run(CheckpointFolder):
             path.mkdir(parents=True, exist_ok=True)
             sync(path.parent)
         except OSError as error:
-            reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            reason = error.strerror
+            if isinstance(error, FileExistsError):
+                reason = "it is a file" if path.exists() else "it is a link to what is not there"
             raise RunError(
                 f"{path}: the run folder cannot be made: {reason}; choose another folder with --run-dir"
             ) from None
@@ -114,6 +117,9 @@ class Run(CheckpointFolder):
     def open(cls, path: Path | str) -> Run:
         """An existing run. Raises RunError where there is none."""
         path = Path(path)
+        _check_name(path)
+        if path.is_file():
+            raise RunError(f"{path}: is a file; the folder of a run is expected there")
         if not path.is_dir():
             raise RunError(f"{path}: no such run folder; make one with `seq2seq train ... --run-dir {path}`")
         if not (path / CONFIG).exists():
@@ -342,3 +348,11 @@ class Run(CheckpointFolder):
 def resume_command(path: Path) -> str:
     """What to type to continue a run."""
     return shlex.join(["seq2seq", "train", "--run-dir", str(path), "--resume"])
+
+
+def _check_name(path: Path) -> None:
+    """Raises RunError for a name that is not UTF-8, which the libraries that read and write weights do not take."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise RunError(f"{path}: the name of a run's folder has to be UTF-8; rename it, or choose another") from None

@@ -1158,6 +1158,8 @@ def test_the_benchmark_does_not_replace_what_it_was_given(
 ) -> None:
     mine = tmp_path / "recipe.txt"
     shutil.copy(tiny_run.corpus / f"test.{'en' if role == 'source' else 'de'}", mine)
+    if role == "json":
+        mine.write_text("{}", encoding="utf-8")  # as of a report before
     before = mine.read_bytes()
     arguments = {
         "system": [mine, *TEST],
@@ -1171,6 +1173,71 @@ def test_the_benchmark_does_not_replace_what_it_was_given(
     result = benchmark("runs/recipe", *arguments, "--metrics", "bleu", "--output", tmp_path)
     one_line(result, 2, f"--output {tmp_path}", "runs/recipe would replace", "recipe.txt", "name another folder")
     assert mine.read_bytes() == before
+
+
+def test_the_benchmark_replaces_no_file_of_another_kind(benchmark: Cli, tmp_path: Path) -> None:
+    report, mine, texts = tmp_path / "r.json", tmp_path / "mine.txt", tmp_path / "texts"
+    mine.write_text("mine", encoding="utf-8")
+    options = (*TEST, "--metrics", "bleu")
+    one_line(benchmark("test.de", *options, "--json", mine), 2, "--json", "mine.txt: holds something else")
+    assert mine.read_text(encoding="utf-8") == "mine"
+    braced = tmp_path / "braced"
+    braced.write_text("{" + "\n" * 20, encoding="utf-8")
+    one_line(benchmark(braced, *options, "--json", braced), 2, "--json", "this command reads it")
+    for _ in range(2):  # a report, or nothing, may be replaced
+        assert benchmark("test.de", *options, "--json", report).code == 0
+    (texts / "recipe.txt").parent.mkdir()
+    shutil.copy(mine, texts / "recipe.txt")
+    one_line(benchmark("runs/recipe", *options, "--output", texts), 2, "--output", "recipe.txt is there already")
+    assert (texts / "recipe.txt").read_text(encoding="utf-8") == "mine"
+
+
+@posix_only
+@pytest.mark.parametrize("option", ["--prefix", "--ban", "--require"])
+def test_options_that_are_no_utf_8_are_refused(translate: Cli, option: str) -> None:
+    one_line(translate(option, "a\udcff", lines=["the cat"], code=2), 2, option, "is not UTF-8 text")
+
+
+@posix_only
+def test_a_run_folder_has_a_name_in_utf_8(run_cli: Cli, tiny_run: Any, tiny_corpus: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "a\udcff"
+    one_line(run_cli("train", "recipe.toml", "--run-dir", wrong, cwd=tiny_corpus), 1, "has to be UTF-8")
+    shutil.copytree(tiny_run.path, wrong)
+    one_line(run_cli("translate", wrong, *ONE, stdin=b"the cat"), 1, "has to be UTF-8", "rename it")
+
+
+def test_what_is_no_run_folder_is_told_apart(run_cli: Cli, tiny_corpus: Path, tmp_path: Path) -> None:
+    one_line(run_cli("translate", tiny_corpus / "test.en"), 1, "is a file; the folder of a run is expected")
+    one_line(run_cli("train", "recipe.toml", "--run-dir", "", cwd=tiny_corpus), 2, "--run-dir is empty")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    result = run_cli("train", "recipe.toml", "--run-dir", tmp_path / "dangling", cwd=tiny_corpus)
+    one_line(result, 1, "it is a link to what is not there")
+
+
+def test_a_key_that_is_given_twice_is_told(run_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[training]\nseed = 1\nseed = 2\n", encoding="utf-8")
+    one_line(run_cli("train", tmp_path / "r.toml"), 2, "r.toml", "a key is given twice", "line 3")
+
+
+def test_a_training_without_an_end_is_told_of_presets(run_cli: Cli, tiny_corpus: Path, tmp_path: Path) -> None:
+    files = ("--source", tiny_corpus / "train.en", "--target", tiny_corpus / "train.de")
+    one_line(run_cli("train", *files, "--run-dir", tmp_path / "r"), 2, "--preset tiny", "training.max_minutes")
+
+
+def test_quotes_of_a_spreadsheet_are_remarked_on(run_cli: Cli, tmp_path: Path) -> None:
+    rows = [(f"cat {n}", f"Katze {n}") for n in range(40)]
+    text = "en\tde\n" + "".join(f'"{source}"\t{target}\n' for source, target in rows)
+    (tmp_path / "train.tsv").write_text(text, encoding="utf-8")
+    options = (
+        "--set", "data.train_pairs=train.tsv", "--set", "training.max_steps=1", "--preset", "quick", "--set",
+        "model.d_model=16", "--set", "model.d_ff=16", "--set", "training.num_threads=1",
+    )  # fmt: skip
+    result = run_cli("train", *options, cwd=tmp_path)
+    assert result.code == 0 and "train.tsv: 40 of 41 pairs have a side in double quotes" in result.err
+    table = ("--set", "data.tsv_quotes=true", "--set", "data.tsv_header=true", "--set", "data.source_column=en")
+    result = run_cli("train", *options, *table, "--run-dir", "runs/table", cwd=tmp_path)
+    assert result.code == 0 and "double quotes" not in result.err
+    assert "training data: 40 pairs read, 40 kept" in result.err
 
 
 def test_translations_are_kept_as_soon_as_they_are_there(

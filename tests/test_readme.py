@@ -29,7 +29,7 @@ def test_the_examples_in_python_run(
 
 
 def test_the_readme_has_what_is_tested_here() -> None:
-    assert (len(blocks("python")), len(OTHER_CORPORA)) == (2, 3)
+    assert (len(blocks("python")), len(OTHER_CORPORA)) == (2, 4)
 
 
 def test_the_recipe_is_one(tmp_path: Path) -> None:

@@ -66,8 +66,11 @@ def seen_sources(run: Run) -> dict[str, NDArray[np.int64]] | None:
         return None
 
 
-def check_result_file(option: str, path: Path) -> None:
-    """Raises OptionError for a file that can't be written, before the work whose result it is to hold."""
+def check_result_file(option: str, path: Path, *, replaces: bytes | None = None) -> None:
+    """Raises OptionError for a file that can't be written, before the work whose result it is to hold.
+
+    replaces: how a file that may be replaced begins.
+    """
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OptionError(f"{option} {path}: there is no folder {path.parent}; make it first")
@@ -75,6 +78,20 @@ def check_result_file(option: str, path: Path) -> None:
         raise OptionError(f"{option} {path}: is a folder; name a file in it")
     if not os.access(path.resolve().parent if is_replaced(path) else path, os.W_OK):
         raise OptionError(f"{option} {path}: may not be written; check the folder and its permissions")
+    if replaces is not None and path.is_file() and is_replaced(path):
+        with path.open("rb") as file:
+            begin = file.read(len(replaces))
+        if begin not in (b"", replaces):
+            raise OptionError(f"{option} {path}: holds something else than this command writes; name another file")
+
+
+def check_text(option: str, *texts: str) -> None:
+    """Raises OptionError for an option whose bytes are not UTF-8: Python keeps them as halves of characters."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise OptionError(f"{option} {text!r:.60}: is not UTF-8 text; type it in a terminal of UTF-8") from None
 
 
 def make_result_folder(option: str, path: Path) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seq2seq.commands.common import BeamSize, LengthPenalty, Threads, check_result_file, load_translator, option, warn
+from seq2seq.commands.common import (
+    BeamSize,
+    LengthPenalty,
+    Threads,
+    check_result_file,
+    check_text,
+    load_translator,
+    option,
+    warn,
+)
 from seq2seq.errors import OptionError
 
 if TYPE_CHECKING:
@@ -46,6 +55,8 @@ def explain(
         raise OptionError(f"--heads {heads} means nothing without --plot: add --plot FILE")
     if target is not None and (beam_size is not None or length_penalty is not None):
         raise OptionError("--target takes the place of a search: leave --beam-size and --length-penalty out")
+    check_text("SENTENCE", sentence)
+    check_text("--target", target or "")
     if plot is not None:
         _check_plot(plot)
     from seq2seq.inspection.explaining import explain_translation
@@ -78,6 +89,11 @@ def _check_plot(path: Path) -> None:
 
 def _draw(explanation: Explanation, path: Path, heads: str | None) -> None:
     from seq2seq.inspection.pictures import draw_attention
+    from seq2seq.text.errors import unwritable
 
-    if not draw_attention(explanation, path, heads):  # type: ignore[arg-type]
+    try:
+        drawn = draw_attention(explanation, path.resolve(), heads)  # type: ignore[arg-type]
+    except OSError as error:
+        raise unwritable(path, error) from None
+    if not drawn:
         warn(f"{path}: some characters are in no font that is installed and are drawn as boxes: install Noto Sans")

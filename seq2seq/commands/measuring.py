@@ -97,7 +97,7 @@ def benchmark(
     if test_set is None and language_pair:
         raise OptionError(f"--language-pair {language_pair} means nothing without --test-set: add --test-set NAME")
     if json_ is not None:
-        check_result_file("--json", json_)
+        check_result_file("--json", json_, replaces=b"{")
     for system in systems:
         if not system.exists():
             raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
@@ -135,8 +135,10 @@ def benchmark(
     if "bleu" in chosen and given_tokenize is None:
         for remark in filter(None, remarks):
             warn(f"{remark} (--tokenize)")
-    given = [*finished, *([source, *(reference or [])] if source else []), *([json_] if json_ else [])]
-    files = _output_files(output, list(runs), given)
+    given = [*finished, *([source, *(reference or [])] if source else [])]
+    if json_ is not None and json_.resolve() in [path.resolve() for path in given]:
+        raise OptionError(f"--json {json_}: this command reads it; name another file")
+    files = _output_files(output, list(runs), [*given, *([json_] if json_ is not None else [])])
     outputs = []
     for system in systems:
         if system in finished:
@@ -165,7 +167,7 @@ def benchmark(
 def _output_files(folder: Path | None, runs: list[Path], given: list[Path]) -> dict[Path, Path]:
     """Where each run's translations go: RUN.txt in the folder, which is made; nothing where there is none.
 
-    Raises OptionError where one of them is a file that this command reads, or writes something else to.
+    Raises OptionError where one of them is there already, or is what this command reads or writes something else to.
     """
     if folder is None:
         return {}
@@ -184,4 +186,6 @@ def _output_files(folder: Path | None, runs: list[Path], given: list[Path]) -> d
                 f"--output {folder}: the translations of {run} would replace {files[run]}, which this command was "
                 "given: name another folder"
             )
+        if files[run].exists():
+            raise OptionError(f"--output {folder}: {files[run]} is there already; remove it, or name another folder")
     return files

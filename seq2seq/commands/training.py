@@ -19,8 +19,9 @@ from seq2seq.errors import OptionError, UserError
 
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", hidden=True)] = None,
-    run_dir: Annotated[
-        Path | None, option("FOLDER", "Where the run is kept; runs/CONFIG, runs/PRESET or runs/RUN-finetuned.")
+    run_dir_: Annotated[
+        str | None,
+        option("FOLDER", "Where the run is kept; runs/CONFIG, runs/PRESET or runs/RUN-finetuned.", "--run-dir"),
     ] = None,
     source: Annotated[str | None, option("FILE", "Training sentences to translate from, one a line.")] = None,
     target: Annotated[str | None, option("FILE", "Their translations, line by line.")] = None,
@@ -52,6 +53,9 @@ def train(
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite exclude each other")
+    if run_dir_ == "":  # as a variable of a script that was not set
+        raise OptionError("--run-dir is empty: name a folder")
+    run_dir = None if run_dir_ is None else Path(run_dir_)
     paths = {
         "train_source": source, "train_target": target, "valid_source": valid_source, "valid_target": valid_target,
         "test_source": test_source, "test_target": test_target,
@@ -178,7 +182,7 @@ def verify_resume(
     the training was over before it was killed.
     """
     if json_ is not None:
-        check_result_file("--json", json_)
+        check_result_file("--json", json_, replaces=b"{")
     import tempfile
 
     from seq2seq import verifying

@@ -19,6 +19,7 @@ from seq2seq.commands.common import (
     LengthPenalty,
     PrecisionName,
     Threads,
+    check_text,
     load_translator,
     option,
     parse_precision,
@@ -92,6 +93,8 @@ def translate(
     _goes_with("--format jsonl", format_ == "jsonl", {"alignments": alignments or None})
     if prefix and prefix_file is not None:
         raise OptionError("--prefix and --prefix-file exclude each other")
+    for name, texts in (("--prefix", [prefix]), ("--ban", ban or []), ("--require", require or [])):
+        check_text(name, *texts)
     if quantization is not None and engine == "torch":
         raise OptionError(f"--quantization {quantization}: the torch engine has none: add --engine ctranslate2")
     from seq2seq.decoding.options import Options
@@ -113,7 +116,8 @@ def translate(
         if ensemble or prefix_file is not None:
             raise OptionError(f"--ensemble and --prefix-file: not with --engine {engine}; use --engine torch")
         scores = n_best > 1 or format_ == "jsonl"
-        translator = _other_engine(engine, run, precision, quantization or "float32", threads, scores=scores)
+        other = quantization or "float32"
+        translator = _other_engine(engine, run, precision, other, threads, options, scores=scores)
     translator.check(options)
     if not files and sys.stdin.isatty() and prefix_file is None:
         _prompt(translator, options, format_)
@@ -156,7 +160,7 @@ def _with_prefixes(
 
 
 def _other_engine(
-    engine: str, run: Path, precision: str, quantization: str, threads: int, *, scores: bool
+    engine: str, run: Path, precision: str, quantization: str, threads: int, options: Options, *, scores: bool
 ) -> CTranslate2Translator:
     """A translator that imports no torch, where its export is there already."""
     if engine != "ctranslate2":
@@ -165,8 +169,9 @@ def _other_engine(
         raise OptionError(
             f"--precision {precision}: for the torch engine; with --engine ctranslate2, use --quantization"
         )
-    from seq2seq.export.ctranslate2_engine import CTranslate2Translator
+    from seq2seq.export.ctranslate2_engine import CTranslate2Translator, check_known
 
+    check_known(options)  # before an export is made
     translator = CTranslate2Translator(run, quantization=quantization, threads=threads, scores=scores, warn=warn)
     if remark := translator.run.remark():
         warn(remark)

@@ -7,10 +7,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Literal, TypeVar
 
 from seq2seq.config import DecodingConfig
-from seq2seq.errors import SearchOptionError, UserError
+from seq2seq.errors import OptionError, SearchOptionError, UserError
 
 STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
 STREAM_CHARACTERS = 8_000_000  # and no more than so many characters, by a line
@@ -115,8 +116,15 @@ class Score:
     complete: bool = True
 
 
+def check_lines(lines: object) -> None:
+    """Raises OptionError for one text where many are expected: its characters would be taken for lines."""
+    if isinstance(lines, (str, bytes)):
+        raise OptionError(f"{lines!r:.60} is one text: give a list of lines, such as [text]")
+
+
 def check_options(options: Options, config: DecodingConfig) -> Options:
     """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
+    _check_types(options)
     _check_sampling(options)
     _check_constraints(options)
     beam_size = config.beam_size if options.beam_size is None else options.beam_size
@@ -135,6 +143,27 @@ def check_options(options: Options, config: DecodingConfig) -> Options:
     if normalization not in ("wu", "power"):
         raise SearchOptionError("{length_normalization}: choose wu or power", length_normalization=normalization)
     return replace(options, beam_size=beam_size, length_penalty=alpha, length_normalization=normalization)
+
+
+def _check_types(options: Options) -> None:
+    """Python takes whatever it is given, and would say so far from here, or not at all."""
+    expected = (
+        ("a whole number", Integral, ("n_best", "top_k", "seed", "min_length", "no_repeat_ngram", "diverse")),
+        ("a number", Real, ("temperature", "top_p", "diversity_penalty")),
+        ("True or False", bool, ("sample", "alignments")),
+        ("text", str, ("prefix",)),
+        ("a whole number or None", (Integral, type(None)), ("beam_size", "max_length")),
+        ("a number or None", (Real, type(None)), ("length_penalty",)),
+    )
+    for what, kind, names in expected:
+        for name in names:
+            value = getattr(options, name)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise SearchOptionError(f"{{{name}}}: has to be {what}", **{name: value})
+    for name in ("ban", "require"):
+        phrases = getattr(options, name)
+        if not isinstance(phrases, (tuple, list)) or not all(isinstance(phrase, str) for phrase in phrases):
+            raise SearchOptionError(f"{{{name}}}: has to be phrases, in a list or tuple", **{name: phrases})
 
 
 def _check_sampling(options: Options) -> None:
@@ -205,7 +234,7 @@ def in_windows(
     while failure is None:
         window: list[Item] = []
         try:
-            window.extend(_next_window(numbered, ready))
+            window.extend(_next_window(numbered, ready, start + 1))
         except UserError as error:
             failure = error
         if not window:
@@ -216,11 +245,14 @@ def in_windows(
         raise failure
 
 
-def _next_window(items: Iterator[Item], ready: Ready | None) -> Iterator[Item]:
+def _next_window(items: Iterator[Item], ready: Ready | None, first: int) -> Iterator[Item]:
     """The next STREAM_LINES items, fewer where they are long: a window of lines of a megabyte would be gigabytes."""
     characters = 0
     until: float | None = None
-    for item in itertools.islice(items, STREAM_LINES):
+    for number, item in enumerate(itertools.islice(items, STREAM_LINES), first):
+        for text in item if isinstance(item, tuple) else (item,):
+            if not isinstance(text, str):
+                raise OptionError(f"line {number} is {text!r:.60}, not text")
         yield item
         characters += sum(map(len, item)) if isinstance(item, tuple) else len(str(item))
         if characters > STREAM_CHARACTERS:

@@ -22,6 +22,7 @@ from seq2seq.decoding.options import (
     Score,
     Translation,
     TranslationResult,
+    check_lines,
     check_options,
     in_windows,
 )
@@ -149,6 +150,9 @@ class Translator:
 
         prefix: one for all lines, or one a line. Raises OptionError for options out of range.
         """
+        check_lines(lines)
+        if not isinstance(prefix, (str, Sequence)):
+            raise OptionError(f"prefix = {prefix!r:.60}: give a text for all lines, or a list of one for each")
         one_prefix = prefix if isinstance(prefix, str) else ""
         if not isinstance(prefix, str) and len(prefix) != len(lines):
             raise OptionError(f"prefix has {len(prefix)} texts: give one, or one for each of {len(lines)} lines")
@@ -171,6 +175,7 @@ class Translator:
         prefixes: one a line, instead of the options' for all. ready: told a number of seconds, says whether the next
         line comes within them; where it does not, what has come is translated first.
         """
+        check_lines(lines)
         options = self.check(options or Options())
         demands = Demands(options, self.tokenizer, self.device)
         pairs = ((line, options.prefix) for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
@@ -189,6 +194,8 @@ class Translator:
 
         Raises OptionError for options that need a search to be over before anything can be said.
         """
+        if not isinstance(line, str):
+            raise OptionError(f"{line!r:.60}: give one line of text")
         options = options or Options()
         for name in ("beam_size", "n_best", "require", "diverse", "alignments"):
             value = getattr(options, name)
@@ -229,6 +236,8 @@ class Translator:
         length_normalization: Normalization | None = None,
     ) -> list[Score]:
         """What the model thinks of given translations, line by line. Raises OptionError where there are not as many."""
+        check_lines(sources)
+        check_lines(targets)
         if len(sources) != len(targets):
             raise OptionError(f"there are {len(sources)} sources and {len(targets)} targets: give as many of each")
         options = Options(length_penalty=length_penalty, length_normalization=length_normalization)
@@ -241,7 +250,7 @@ class Translator:
         """
         penalty = penalty_of(self.check(options or Options()))
         return in_windows(
-            pairs,
+            (_pair(number, pair) for number, pair in enumerate(pairs, 1)),
             lambda window, start: score_lines(
                 self.models, self.tokenizer, self.config, penalty, window, start, self.warn
             ),
@@ -338,6 +347,12 @@ class Translator:
         outputs = [[list(one.pieces) for one in hypotheses] for hypotheses in found]
         words = [words_in(line, self.tokenizer, pieces) for line, pieces in zip(lines, sources, strict=True)]
         return align(self.models, self.tokenizer, self.config, sources, outputs, words)
+
+
+def _pair(number: int, pair: tuple[str, str]) -> tuple[str, str]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise OptionError(f"pair {number} is {pair!r:.60}: give a source and a target")
+    return pair[0], pair[1]
 
 
 def _opposite(one: DataConfig, other: DataConfig) -> bool:

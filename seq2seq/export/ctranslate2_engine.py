@@ -20,6 +20,7 @@ from seq2seq.decoding.options import (
     Ready,
     Translation,
     TranslationResult,
+    check_lines,
     check_options,
     in_windows,
 )
@@ -140,6 +141,7 @@ class CTranslate2Translator:
         ready: as for the torch engine. Sampling: the same seed, options and lines in the same order, without pauses,
         give the same draws; unlike the torch engine's, they depend on the other lines.
         """
+        check_lines(lines)
         checked, model = self.check(options or Options()), self.model
         if checked.sample:
             # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
@@ -152,14 +154,7 @@ class CTranslate2Translator:
 
         Options that this engine does not know are refused unless they have their default.
         """
-        for field in fields(options):
-            value = getattr(options, field.name)
-            if field.name not in KNOWN and value != field.default:
-                named = f"{{{field.name}.name}}" if isinstance(value, tuple) else f"{{{field.name}}}"
-                raise SearchOptionError(
-                    f"{named}: the ctranslate2 engine cannot do that; use --engine torch",
-                    **{field.name: value},
-                )
+        check_known(options)
         return check_options(Options(**{name: getattr(options, name) for name in KNOWN}), self.config)
 
     def _window(self, model: Any, lines: list[str], start: int, options: Options) -> list[TranslationResult]:
@@ -318,6 +313,18 @@ class CTranslate2Translator:
             tuple(float(x) for x in result.log_probs[: one.length])
             for result, (_, one) in zip(scored, found, strict=True)
         ]
+
+
+def check_known(options: Any) -> None:
+    """Raises OptionError for an option that this engine does not know, unless it has its default."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name not in KNOWN and value != field.default:
+            named = f"{{{field.name}.name}}" if isinstance(value, tuple) else f"{{{field.name}}}"
+            raise SearchOptionError(
+                f"{named}: the ctranslate2 engine cannot do that; use --engine torch",
+                **{field.name: value},
+            )
 
 
 def _is_sound(folder: Path, certificate: dict[str, Any]) -> bool:

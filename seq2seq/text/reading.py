@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import csv
 import gzip
 import itertools
 import json
@@ -159,34 +160,72 @@ def read_pairs(data: DataConfig, split: Split) -> Iterator[tuple[str, str]]:
         yield from aligned_files(Path(source_file), Path(target_file))
     elif not pairs_file:
         yield from _hub_pairs(data, getattr(data, f"{split}_split"))
-    elif pairs_file.endswith((".tsv", ".tsv.gz")):
+    elif is_tsv(pairs_file):
         yield from _tsv_pairs(Path(pairs_file), data)
-    elif pairs_file.endswith((".jsonl", ".jsonl.gz")):
+    elif pairs_file.lower().endswith((".jsonl", ".jsonl.gz")):
         yield from _jsonl_pairs(Path(pairs_file), data)
     else:
         raise ConfigError(
             f"data.{split}_pairs = {pairs_file!r}: the kind of file is unknown; name it .tsv or .jsonl (or with .gz), "
-            f"or give data.{split}_source and data.{split}_target"
+            f"save a spreadsheet as tab-separated text, or give data.{split}_source and data.{split}_target"
         )
 
 
+def is_tsv(name: str) -> bool:
+    """Whether a file has tab-separated columns, by its name."""
+    return name.lower().endswith((".tsv", ".tsv.gz"))
+
+
 def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """Tab-separated columns without quoting or a header, as corpora are published."""
-    columns = {"source": data.source_column or "1", "target": data.target_column or "2"}
-    for side, column in columns.items():
-        if not (column.isascii() and column.isdigit() and int(column) > 0):
-            raise ConfigError(f"data.{side}_column = {column!r}: the columns of a .tsv file are numbered from 1")
-    if int(columns["source"]) == int(columns["target"]):
-        raise ConfigError(f"data.source_column and data.target_column are both {columns['source']}: name two columns")
-    first, second = (int(column) - 1 for column in columns.values())
-    for number, line in enumerate(read_lines(path), start=1):
-        fields = line.split("\t")
+    """Tab-separated columns; as corpora are published, without quoting or a header, unless [data] says otherwise."""
+    rows = _quoted_rows(path) if data.tsv_quotes else ((n, x.split("\t")) for n, x in enumerate(read_lines(path), 1))
+    names = next(rows, (0, []))[1] if data.tsv_header else None
+    first, second = _tsv_columns(path, data, names)
+    for number, fields in rows:
         if max(first, second) >= len(fields):
             raise DataError(
                 f"{path}, line {number}: no column {max(first, second) + 1}, only {len(fields)}, separated by tabs; "
                 f"correct the line, or data.source_column and data.target_column"
             )
         yield fields[first], fields[second]
+
+
+def _tsv_columns(path: Path, data: DataConfig, names: list[str] | None) -> tuple[int, int]:
+    """The columns of the two sides, counted from 0. names: what the header calls them, where there is one."""
+    columns = []
+    for side, default in (("source", "1"), ("target", "2")):
+        column = getattr(data, f"{side}_column") or default
+        if names is not None and column in names:
+            columns.append(names.index(column))
+            continue
+        if not (column.isascii() and column.isdigit() and int(column) > 0):
+            if names is not None:
+                known = ", ".join(map(repr, names))
+                raise DataError(f"{path}, line 1: no column {column!r}, only {known}; correct data.{side}_column")
+            raise ConfigError(
+                f"data.{side}_column = {column!r}: the columns of a .tsv file are numbered from 1; where its first "
+                "line names them, set data.tsv_header = true"
+            )
+        columns.append(int(column) - 1)
+    if columns[0] == columns[1]:
+        raise ConfigError(f"data.source_column and data.target_column are both {columns[0] + 1}: name two columns")
+    return columns[0], columns[1]
+
+
+def _quoted_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of their last line. A quoted field may go over several lines, which become one."""
+    rows = csv.reader((f"{line}\n" for line in read_lines(path)), delimiter="\t", strict=True)
+    while True:
+        try:
+            fields = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {rows.line_num}: quotes that do not fit together ({error}); correct them, or where "
+                "quotes are only text, set data.tsv_quotes = false"
+            ) from None
+        yield rows.line_num, [" ".join(field.split("\n")) for field in fields] or [""]
 
 
 def _jsonl_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,8 @@ def check_end(config: TrainingConfig, has_validation: bool) -> None:
     if config.patience and has_validation and config.schedule in ("inverse_sqrt", "constant"):
         return
     raise ConfigError(
-        "nothing says when training ends: set training.max_steps, training.max_epochs or training.max_minutes"
+        "nothing says when training ends: begin with a preset (--preset tiny, or `preset` in the recipe), or set "
+        "training.max_steps, training.max_epochs or training.max_minutes"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -454,6 +455,56 @@ def test_the_configured_head_is_taken(tiny_run: Any, translator: Translator) -> 
         chosen = Translator.of(translator.model, translator.tokenizer, config)
         links.add(chosen.translate([LINE], alignments=True)[0].hypotheses[0].alignment)
     assert len(links) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam_size": 2.5}, "beam_size = 2.5: has to be a whole number or None"),
+        ({"beam_size": "2"}, "beam_size = '2': has to be a whole number or None"),
+        ({"beam_size": True}, "beam_size = True: has to be a whole number or None"),
+        ({"n_best": None}, "n_best = None: has to be a whole number"),
+        ({"length_penalty": "0.6"}, "length_penalty = '0.6': has to be a number or None"),
+        ({"sample": 1}, "sample = 1: has to be True or False"),
+        ({"ban": [5]}, r"ban = \(5,\): has to be phrases"),
+        ({"prefix": 5}, "prefix = 5: give a text"),
+        ({"prefix": [5]}, "line 1 is 5, not text"),
+    ],
+)
+def test_options_of_another_type_are_named(translator: Translator, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        translator.translate([LINE], **options)
+
+
+def test_numbers_may_be_numpys(translator: Translator) -> None:
+    expected = translator.translate([LINE], beam_size=2, length_penalty=0.5)
+    numbers: dict[str, Any] = {"beam_size": np.int64(2), "length_penalty": np.float32(0.5)}
+    assert translator.translate([LINE], **numbers) == expected
+
+
+def test_one_text_is_no_list_of_lines(translator: Translator) -> None:
+    for work in (
+        lambda: translator.translate("the cat"),
+        lambda: translator.stream("the cat"),
+        lambda: translator.score("the cat", "der Katze"),
+        lambda: translator.score(["a"], "b"),
+    ):
+        with pytest.raises(OptionError, match=r"is one text: give a list of lines, such as \[text\]"):
+            work()
+    with pytest.raises(OptionError, match="give one line of text"):
+        next(translator.stream_tokens(["the cat"]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"the cat"])
+def test_lines_that_are_no_text_are_named_and_those_before_translated(translator: Translator, wrong: Any) -> None:
+    found = []
+    with pytest.raises(OptionError, match=f"line 3 is {re.escape(repr(wrong))}, not text"):
+        found.extend(translator.stream([LINE, LINE, wrong]))
+    assert found == translator.translate([LINE, LINE])
+    with pytest.raises(OptionError, match="not text"):
+        translator.score([LINE], [wrong])
+    with pytest.raises(OptionError, match=r"pair 2 is .*: give a source and a target"):
+        list(translator.score_stream([("a", "b"), ("c",)]))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("name", ["PYTHON.md", "INSIDE.md"])

@@ -229,13 +229,15 @@ def test_a_pause_ends_a_window() -> None:
         asked.append(seconds)
         return len(asked) % 4 != 0
 
-    windows = list(options_module.in_windows(range(10), lambda window, start: [(start, window)], ready))
-    assert windows == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
+    windows = list(options_module.in_windows("0123456789", lambda window, start: [(start, "".join(window))], ready))
+    assert windows == [(0, "0123"), (4, "4567"), (8, "89")]
     assert all(0 <= seconds <= options_module.PAUSE for seconds in asked) and max(asked) == options_module.PAUSE
 
 
 def test_lines_one_by_one_are_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) * options_module.LONGEST_WAIT / 3)
-    windows = options_module.in_windows(range(8), lambda window, start: [list(window)], lambda seconds: seconds > 0)
-    assert list(windows) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    windows = options_module.in_windows(
+        "01234567", lambda window, start: ["".join(window)], lambda seconds: seconds > 0
+    )
+    assert list(windows) == ["0123", "4567"]

@@ -8,6 +8,7 @@ import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -146,6 +147,40 @@ def test_files_of_unequal_length_are_told_with_both_counts(tmp_path: Path, lengt
     source, target = (write(tmp_path / f"{side}.txt", "line\n" * n) for side, n in zip("ab", lengths, strict=True))
     data = DataConfig(valid_source=source, valid_target=target)
     fails(f"a.txt has {lengths[0]} lines and .*b.txt has {lengths[1]}:", lambda: list(read_pairs(data, "valid")))
+
+
+def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Path) -> None:
+    text = (
+        '\ufeffid\tGerman\tEnglish\r\n1\t"sagte ""ja"""\t"said ""yes"""\r\n'
+        '2\t"zwei\nZeilen"\tplain\r\n3\t"mit\tTab"\t5" long\r\n'
+    )
+    given = DataConfig(
+        train_pairs=write(tmp_path / "p.TSV", text), source_column="English", target_column="German", tsv_header=True,
+        tsv_quotes=True,
+    )  # fmt: skip
+    expected = [('said "yes"', 'sagte "ja"'), ("plain", "zwei Zeilen"), ('5" long', "mit\tTab")]
+    assert list(read_pairs(given, "train")) == expected
+    numbered = given.model_copy(update={"source_column": "3", "target_column": "2"})
+    assert list(read_pairs(numbered, "train")) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ('a\tb\n"open\tc\n', {}, "line 2: quotes that do not fit together.*tsv_quotes = false"),
+        ('a\tb\n"x" y\tc\n', {}, "line 2: quotes that do not fit together"),
+        ('a\tb\n"x\ny"\n', {}, "line 3: no column 2, only 1"),
+        ("a\tb\n\n", {}, "line 2: no column 2, only 1"),
+        ("de\ten\n", {"tsv_header": True, "source_column": "fr"}, "line 1: no column 'fr', only 'de', 'en'"),
+        ("", {"tsv_header": True, "source_column": "fr"}, "no column 'fr'"),
+    ],
+)
+def test_tables_that_do_not_fit_are_told_with_the_line(
+    tmp_path: Path, text: str, changes: dict[str, Any], message: str
+) -> None:
+    given = DataConfig(train_pairs=write(tmp_path / "p.tsv", text), tsv_quotes=True, **changes)
+    with pytest.raises(DataError, match=message):
+        list(read_pairs(given, "train"))
 
 
 @in_one_folder
