@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resuming import check_identity
 from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
 from seq2seq.runtime import describe_hardware
+from seq2seq.text.corpus import TextCorpus
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
 from seq2seq.training.state import Observer, TrainingError, TrainingState
@@ -40,12 +42,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training gave. test_bleu is None where the configuration names no test set."""
+    """What training gave. test_bleu is None where the configuration names no test set.
+
+    sentence: one to try the model on, where one is at hand.
+    """
 
     run: Run
     state: TrainingState
     test_bleu: float | None
     examples: tuple[Example, ...]
+    sentence: str | None = None
 
 
 def model_stands(config: Config, run: Run) -> bool:
@@ -180,7 +186,7 @@ def translate_test_set(
 ) -> Outcome:
     """Translates the configured test set with the finished run, as `translate` would, where it was trained."""
     if corpora.test_text is None:
-        return Outcome(run, state, None, ())
+        return Outcome(run, state, None, (), _sentence(corpora.valid_text or corpora.train_text))
     translator = Translator.of(run.load_model().to(device), corpora.tokenizer, config.decoding)
     pairs = list(corpora.test_text)
     hypotheses = [result.text for result in translator.stream(source for source, _ in pairs)]
@@ -188,4 +194,9 @@ def translate_test_set(
     step = max(1, len(pairs) // 3)
     shown = range(0, min(len(pairs), 3 * step), step)
     examples = tuple(Example(pairs[i][0], hypotheses[i], pairs[i][1]) for i in shown)
-    return Outcome(run, state, bleu, examples[:3])
+    return Outcome(run, state, bleu, examples[:3], examples[0].source)
+
+
+def _sentence(text: TextCorpus) -> str | None:
+    """The first one that is neither empty nor long."""
+    return next((source for source in islice(text.sources(), 100) if source.strip() and len(source) <= 100), None)

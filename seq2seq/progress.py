@@ -99,10 +99,11 @@ def describe_outcome(outcome: Outcome, config: Config) -> str:
         lines += ["", f"source       {example.source}", f"translation  {example.translation}"]
         lines += [f"reference    {example.reference}"]
     folder, data = shlex.quote(str(outcome.run.path)), config.data
-    sentence = shlex.quote(outcome.examples[0].source if outcome.examples else "...")
+    sentence = shlex.quote(outcome.sentence or "...")
     source, reference = (shlex.quote(_near(path)) for path in (data.test_source, data.test_target))
     tokenize = f" --tokenize {data.bleu_tokenize}" if data.bleu_tokenize != "13a" else ""
     lines += ["", f"The model is in {outcome.run.path}. Next:", f"  echo {sentence} | seq2seq translate {folder}"]
+    lines += [f"  seq2seq explain {folder} {sentence}"]
     lines += [f"  seq2seq benchmark {folder} --source {source} --reference {reference}{tokenize}"]
     return "\n".join(lines)
 

@@ -558,14 +558,14 @@ def test_training_prints_the_score_examples_and_what_to_do_next(tiny_run: Any) -
 
 @posix_only
 def test_the_next_commands_work_as_printed(tiny_run: Any, tmp_path: Path) -> None:
-    translate, benchmark = (line.strip() for line in tiny_run.result.lines[-2:])
+    translate, explain, benchmark = (line.strip() for line in tiny_run.result.lines[-3:])
     assert translate.startswith("echo ")
     program = tmp_path / "seq2seq"
     program.write_text(f"#!{sys.executable}\nfrom seq2seq.cli import main\nmain()\n", encoding="utf-8")
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        f"{translate} --threads 1 && {benchmark} --threads 1", shell=True, cwd=tiny_run.corpus, env=environment,
+        " --threads 1 && ".join([translate, benchmark, explain, "true"]), shell=True, cwd=tiny_run.corpus, env=environment,
         capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -575,6 +575,7 @@ def test_the_next_commands_work_as_printed(tiny_run: Any, tmp_path: Path) -> Non
     # The same test set, the same path of scoring, the same number.
     bleu = tiny_run.result.lines[0].removeprefix("test BLEU ")
     assert re.search(rf"^runs/recipe +{re.escape(bleu)} \[", table, re.MULTILINE)
+    assert f"\ntranslation  {first}\n" in table  # as explained
 
 
 def test_by_default_the_run_is_named_after_the_recipe(tiny_run: Any) -> None:

@@ -417,6 +417,7 @@ def test_without_a_validation_set_training_works_and_scores_nothing(tmp_path: Pa
         assert "Validation BLEU" not in (outcome.run.path / "README.md").read_text()
         assert listener.validations == []
         assert outcome.test_bleu is None and outcome.examples == ()
+        assert outcome.sentence == TRAIN[0][0]  # there is one to try it on all the same
 
 
 def test_the_best_checkpoint_is_the_model_where_nothing_is_averaged(tmp_path: Path, data: dict[str, str]) -> None:

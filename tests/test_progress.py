@@ -99,9 +99,8 @@ def test_on_a_terminal_one_line_is_drawn_over_and_validations_stay(monkeypatch: 
 
 def outcome(path: str, **changes: Any) -> Outcome:
     example = Example('it\'s "1 < 2" $HOME', "es ist", "es sind")
-    return Outcome(
-        **{"run": Run(Path(path)), "state": TrainingState(), "test_bleu": 12.345, "examples": (example,), **changes}
-    )
+    given = {"run": Run(Path(path)), "state": TrainingState(), "test_bleu": 12.345, "examples": (example,)}
+    return Outcome(**{**given, "sentence": example.source, **changes})
 
 
 def test_the_outcome_has_the_score_examples_and_commands_that_a_shell_takes(tmp_path: Path) -> None:
@@ -111,7 +110,8 @@ def test_the_outcome_has_the_score_examples_and_commands_that_a_shell_takes(tmp_
     assert 'source       it\'s "1 < 2" $HOME' in lines
     assert "translation  es ist" in lines
     assert "reference    es sind" in lines
-    echo, benchmark = lines[-2:]
+    echo, explain, benchmark = lines[-3:]
+    assert shlex.split(explain) == ["seq2seq", "explain", "runs/my run", 'it\'s "1 < 2" $HOME']
     assert shlex.split(echo) == ["echo", 'it\'s "1 < 2" $HOME', "|", "seq2seq", "translate", "runs/my run"]
     sides = ["--source", f"{tmp_path}/a b.en", "--reference", f"{tmp_path}/b.de"]
     assert shlex.split(benchmark) == ["seq2seq", "benchmark", "runs/my run", *sides]
@@ -126,10 +126,11 @@ def test_paths_in_the_working_directory_are_shown_short(tmp_path: Path, monkeypa
 
 
 def test_without_a_test_set_the_commands_have_places_to_fill_in() -> None:
-    text = describe_outcome(outcome("runs/x", test_bleu=None, examples=()), Config())
+    text = describe_outcome(outcome("runs/x", test_bleu=None, examples=(), sentence=None), Config())
     assert text.splitlines() == [
         "",
         "The model is in runs/x. Next:",
         "  echo ... | seq2seq translate runs/x",
+        "  seq2seq explain runs/x ...",
         "  seq2seq benchmark runs/x --source FILE --reference FILE",
     ]
