@@ -565,8 +565,8 @@ def test_the_next_commands_work_as_printed(tiny_run: Any, tmp_path: Path) -> Non
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        " --threads 1 && ".join([translate, benchmark, explain, "true"]), shell=True, cwd=tiny_run.corpus, env=environment,
-        capture_output=True, timeout=300, check=False,
+        " --threads 1 && ".join([translate, benchmark, explain, "true"]), shell=True, cwd=tiny_run.corpus,
+        env=environment, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shown = next(line for line in tiny_run.result.lines if line.startswith("translation "))
