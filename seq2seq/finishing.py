@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, write_atomic
 from seq2seq.finetuning import origin
 from seq2seq.machine import peak_memory_bytes
-from seq2seq.model_card import model_card, training_row
+from seq2seq.model_card import is_of_another_model, model_card
 from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resuming import check_identity
 from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
@@ -28,6 +29,7 @@ from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
 from seq2seq.training.state import Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
+from seq2seq.untrusted import MAX_CONFIG_BYTES, read_regular
 from seq2seq.version import __version__
 
 
@@ -89,11 +91,21 @@ def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | 
 
 
 def _complete_description(config: Config, run: Run) -> None:
-    """Writes the model card and the curves where a kill came between the model and them; an edited card stays."""
+    """Writes the model card and the curves where a kill came between the model and them.
+
+    A card that is not the program's, or not to be read, stays; one of an earlier model is replaced, as at every end.
+    """
     card, curves = run.path / CARD, run.path / CURVES
-    info = run.info()
-    if not card.exists() or training_row(info) not in card.read_text(encoding="utf-8", errors="replace"):
-        write_atomic(card, model_card(config, info).encode())
+    try:
+        text: str | None = read_regular(card, MAX_CONFIG_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        text = None
+    except OSError:
+        text = ""
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # model.json may be an earlier version's
+        info = run.info()
+        if text is None or is_of_another_model(text, info):
+            write_atomic(card, model_card(config, info).encode())
     if not curves.exists() or curves.stat().st_mtime < (run.path / MODEL).stat().st_mtime:
         _draw_curves(run, lambda text: None)  # that it cannot be drawn was said when it was trained
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from seq2seq.config import Config
 
+TITLE = "# A translator from"
 
-def training_row(info: Mapping[str, Any]) -> str:
-    """How the row of the card begins that says for how long the model was trained."""
-    return f"| Training | {_steps(info)}"
+
+def is_of_another_model(card: str, info: Mapping[str, Any]) -> bool:
+    """Whether a text is a card of this program for a model that was trained for longer or shorter."""
+    rows = re.findall(r"^\| Training \| ([\d,]+ steps,)", card, re.MULTILINE)
+    return card.startswith(TITLE) and bool(rows) and _steps(info) not in rows
 
 
 def _steps(info: Mapping[str, Any]) -> str:
@@ -47,7 +51,7 @@ def model_card(config: Config, info: Mapping[str, Any]) -> str:
         rows.append(("Validation BLEU", f"{validation['bleu']:.2f} (beam {validation['beam_size']}, sacreBLEU "
                      f"tokenisation {validation['bleu_tokenize']})"))  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"""# A translator from {languages}
+    return f"""{TITLE} {languages}
 
 Trained with seq2seq {info["seq2seq_version"]}; every setting is in `config.toml`, every number in `model.json` and
 `metrics.jsonl`.

@@ -1160,7 +1160,7 @@ def test_the_benchmark_does_not_replace_what_it_was_given(
     mine = tmp_path / "recipe.txt"
     shutil.copy(tiny_run.corpus / f"test.{'en' if role == 'source' else 'de'}", mine)
     if role == "json":
-        mine.write_text("{}", encoding="utf-8")  # as of a report before
+        mine.write_text("", encoding="utf-8")
     before = mine.read_bytes()
     arguments = {
         "system": [mine, *TEST],
@@ -1182,15 +1182,22 @@ def test_the_benchmark_replaces_no_file_of_another_kind(benchmark: Cli, tmp_path
     options = (*TEST, "--metrics", "bleu")
     one_line(benchmark("test.de", *options, "--json", mine), 2, "--json", "mine.txt: holds something else")
     assert mine.read_text(encoding="utf-8") == "mine"
-    braced = tmp_path / "braced"
-    braced.write_text("{" + "\n" * 20, encoding="utf-8")
-    one_line(benchmark(braced, *options, "--json", braced), 2, "--json", "this command reads it")
+    for content in ('{"source": "a"}\n{"source": "b"}\n', '{"format_version": 1}', "{", "[]"):
+        mine.write_text(content, encoding="utf-8")
+        one_line(benchmark("test.de", *options, "--json", mine), 2, "mine.txt: holds something else")
+        assert mine.read_text(encoding="utf-8") == content
+    read = tmp_path / "read.txt"
+    read.write_text('{"format_version": 1, "test_set": 1, "systems": ' + "\n" * 19 + "1}", encoding="utf-8")
+    one_line(benchmark(read, *options, "--json", read), 2, "--json", "this command reads it")
     for _ in range(2):  # a report, or nothing, may be replaced
         assert benchmark("test.de", *options, "--json", report).code == 0
     (texts / "recipe.txt").parent.mkdir()
     shutil.copy(mine, texts / "recipe.txt")
     one_line(benchmark("runs/recipe", *options, "--output", texts), 2, "--output", "recipe.txt is there already")
     assert (texts / "recipe.txt").read_text(encoding="utf-8") == "mine"
+    assert benchmark("runs/recipe", *options, "--output", texts, "--overwrite").code == 0
+    assert len((texts / "recipe.txt").read_text(encoding="utf-8").splitlines()) == 20
+    one_line(benchmark("runs/recipe", *options, "--overwrite"), 2, "--overwrite", "add --output")
 
 
 @posix_only
@@ -1280,10 +1287,12 @@ def test_a_test_set_is_tokenised_as_sacrebleu_does_it_for_its_language(
 def test_languages_without_spaces_are_remarked_on(run_cli: Cli, tiny_corpus: Path, tmp_path: Path) -> None:
     options = ("--set", "training.max_steps=2", "--set", "data.target_language=zh", "--run-dir", tmp_path / "run")
     result = run_cli("train", "recipe.toml", *options, cwd=tiny_corpus)
-    assert result.code == 0 and "13a, which finds no words in zh: zh, or char, tells more (data.bleu" in result.err
+    assert (
+        result.code == 0 and "tokenised by 13a; for zh sacreBLEU takes zh" in result.err and "(data.bleu_" in result.err
+    )
     test = ("--source", tiny_corpus / "test.en", "--reference", tiny_corpus / "test.de", "--metrics", "bleu", *ONE)
-    assert "finds no words in zh" in run_cli("benchmark", tmp_path / "run", *test).err
-    assert "finds no words" not in run_cli("benchmark", tmp_path / "run", *test, "--tokenize", "13a").err
+    assert "for zh sacreBLEU takes zh" in run_cli("benchmark", tmp_path / "run", *test).err
+    assert "sacreBLEU takes" not in run_cli("benchmark", tmp_path / "run", *test, "--tokenize", "13a").err
 
 
 def test_a_seed_that_is_none_is_told(benchmark: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

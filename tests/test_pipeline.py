@@ -276,14 +276,37 @@ def test_a_kill_before_the_model_card_leaves_it_to_the_resumed_run(
     assert curves.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_model_card_that_was_edited_stays(copied: Path) -> None:
+@pytest.mark.parametrize("own", ["more words", "other words", "one word less"])
+def test_a_model_card_that_was_edited_stays(copied: Path, own: str) -> None:
     card = copied / "README.md"
-    edited = card.read_text(encoding="utf-8") + "\nMy own words.\n"
+    text = card.read_text(encoding="utf-8")
+    edited = {
+        "more words": f"{text}\nMy own words.\n",
+        "other words": "my own notes, written by hand\n",
+        "one word less": text.replace("| Training | 10 steps", "| Trained | 10 steps"),
+    }[own]
     card.write_text(edited, encoding="utf-8")
     listener = Listener()
     train(Run(copied).config(), copied, listener, resume=True)
     assert card.read_text(encoding="utf-8") == edited
     assert len(listener.messages) == 1  # finished already
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_model_card_that_is_a_pipe_is_not_waited_for(copied: Path) -> None:
+    (copied / "README.md").unlink()
+    os.mkfifo(copied / "README.md")
+    assert train(Run(copied).config(), copied, resume=True).state.finished
+    assert (copied / "README.md").is_fifo()
+
+
+def test_a_finished_run_whose_model_json_lacks_a_field_is_finished_all_the_same(copied: Path) -> None:
+    (copied / "README.md").unlink()
+    info = json.loads((copied / "model.json").read_text(encoding="utf-8"))
+    del info["shared_vocabulary"]
+    (copied / "model.json").write_text(json.dumps(info), encoding="utf-8")
+    assert train(Run(copied).config(), copied, resume=True).state.finished
+    assert not (copied / "README.md").exists()
 
 
 def test_a_matplotlib_that_does_not_work_is_told_and_costs_the_curves_alone(

@@ -76,7 +76,7 @@ def measure(name: str, run: Path, search: list[str]) -> dict[str, Any]:
         source, reference = (str(DATA / recipe.files.format(test, language)) for language in ("en", "de"))
         report = run / f"{test}.json"
         command = ["benchmark", str(run), "--source", source, "--reference", reference, "--tokenize", recipe.tokenize]
-        seq2seq(*command, *search, "--json", str(report), "--output", str(run / test))
+        seq2seq(*command, *search, "--json", str(report), "--output", str(run / test), "--overwrite")
         result = json.loads(report.read_text(encoding="utf-8"))
         scores[test] = {
             metric: {key: score[key] for key in ("value", "low", "high", "signature")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from seq2seq.errors import OptionError, UserError
 from seq2seq.machine import MAX_THREADS
 from seq2seq.remarks import Remarks
 from seq2seq.signals import Signals
+from seq2seq.untrusted import MAX_JSON_BYTES, read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,10 +69,10 @@ def seen_sources(run: Run) -> dict[str, NDArray[np.int64]] | None:
         return None
 
 
-def check_result_file(option: str, path: Path, *, replaces: bytes | None = None) -> None:
+def check_result_file(option: str, path: Path, *, report: Collection[str] | None = None) -> None:
     """Raises OptionError for a file that can't be written, before the work whose result it is to hold.
 
-    replaces: how a file that may be replaced begins.
+    report: the file is to be a JSON object with these fields, and no other file is replaced.
     """
     folder = path.absolute().parent
     if not folder.is_dir():
@@ -78,11 +81,18 @@ def check_result_file(option: str, path: Path, *, replaces: bytes | None = None)
         raise OptionError(f"{option} {path}: is a folder; name a file in it")
     if not os.access(path.resolve().parent if is_replaced(path) else path, os.W_OK):
         raise OptionError(f"{option} {path}: may not be written; check the folder and its permissions")
-    if replaces is not None and path.is_file() and is_replaced(path):
-        with path.open("rb") as file:
-            begin = file.read(len(replaces))
-        if begin not in (b"", replaces):
-            raise OptionError(f"{option} {path}: holds something else than this command writes; name another file")
+    if report is not None and path.is_file() and is_replaced(path) and not _is_report(path, report):
+        raise OptionError(f"{option} {path}: holds something else than this command writes; name another file")
+
+
+def _is_report(path: Path, fields: Collection[str]) -> bool:
+    """Whether a file is empty, or a JSON object with these fields."""
+    try:
+        content = read_regular(path, MAX_JSON_BYTES)
+        found = json.loads(content) if content else dict.fromkeys(fields)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= set(fields)
 
 
 def check_text(option: str, *texts: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 
 from seq2seq.commands.common import (
     BeamSize,
+    LengthNormalization,
     LengthPenalty,
     Threads,
     check_result_file,
@@ -23,6 +26,7 @@ from seq2seq.errors import OptionError
 if TYPE_CHECKING:
     from seq2seq.inspection.explaining import Explanation
 
+WIDTH = 110  # columns of text that goes to no terminal
 FORMATS = (".png", ".pdf", ".svg")
 KINDS = ("encoder", "decoder", "cross")
 
@@ -39,6 +43,7 @@ def explain(
     ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    length_normalization: LengthNormalization = None,
     threads: Threads = 0,
 ) -> None:
     """Look inside: how a sentence becomes its translation.
@@ -53,8 +58,11 @@ def explain(
         raise OptionError(f"--heads {heads}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if heads is not None and plot is None:
         raise OptionError(f"--heads {heads} means nothing without --plot: add --plot FILE")
-    if target is not None and (beam_size is not None or length_penalty is not None):
-        raise OptionError("--target takes the place of a search: leave --beam-size and --length-penalty out")
+    search = {
+        "beam_size": beam_size, "length_penalty": length_penalty, "length_normalization": length_normalization,
+    }  # fmt: skip
+    if target is not None and any(value is not None for value in search.values()):
+        raise OptionError("--target takes the place of a search: leave its options (--beam-size, ...) out")
     check_text("SENTENCE", sentence)
     check_text("--target", target or "")
     if plot is not None:
@@ -63,27 +71,31 @@ def explain(
     from seq2seq.run import Run
 
     translator = load_translator([Run.open(run)], "fp32", threads)
-    explanation = explain_translation(
-        translator, sentence, target, top=top, beam_size=beam_size, length_penalty=length_penalty
-    )
+    explanation = explain_translation(translator, sentence, target, top=top, **search)  # type: ignore[arg-type]
+    if unknown := [piece[5:-1] for piece in explanation.source_pieces if piece.startswith("<unk:")]:
+        warn(f"unknown to the model's vocabulary, and lost: {' '.join(dict.fromkeys(unknown))}")
     if plot is not None:
         _draw(explanation, plot, heads)
     if format_ == "json":
-        print(json.dumps(explanation.to_dict(), ensure_ascii=False))
+        print(json.dumps(explanation.to_dict(), ensure_ascii=False, allow_nan=False))
         return
     from seq2seq.inspection.report import format_explanation
 
-    print(format_explanation(explanation, top))
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    print(format_explanation(explanation, top, width))
 
 
 def _check_plot(path: Path) -> None:
     """Before the work: can it be drawn, and written there?"""
-    from importlib.util import find_spec
-
     if path.suffix.lower() not in FORMATS:
         raise OptionError(f"--plot {path}: the name has to end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    if find_spec("matplotlib") is None:
-        raise OptionError(f"--plot {path}: needs matplotlib: pip install 'seq2seq[plot]'")
+    try:
+        import seq2seq.inspection.pictures  # noqa: F401
+    except ModuleNotFoundError:
+        raise OptionError(f"--plot {path}: needs matplotlib: pip install 'seq2seq[plot]'") from None
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise OptionError(f"--plot {path}: matplotlib cannot be used here ({reason}); install it anew") from None
     check_result_file("--plot", path)
 
 

@@ -84,38 +84,29 @@ def benchmark(
     threads: Threads = 0,
     json_: Annotated[Path | None, option("FILE", "Also write everything to this file.", "--json")] = None,
     output: Annotated[Path | None, option("FOLDER", "Also write each run's translations into this folder.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --output: replace translations that are there already.")
+    ] = False,
 ) -> None:
     """Score translations of a test set: BLEU, chrF and TER with confidence intervals, and speed.
 
     A SYSTEM is a run folder, or a file of finished translations. Several are set side by side and tested against the
     first. What stands in a run's training data is reported, with the scores without it.
     """
-    if (test_set is None) == (source is None):
-        raise OptionError("name the test set: --source FILE with --reference FILE, or --test-set NAME")
-    if test_set is not None and reference:
-        raise OptionError("--reference goes with --source: a --test-set brings its own")
-    if test_set is None and language_pair:
-        raise OptionError(f"--language-pair {language_pair} means nothing without --test-set: add --test-set NAME")
+    _check_arguments(systems, source, reference, test_set, language_pair)
+    if overwrite and output is None:
+        raise OptionError("--overwrite means nothing without --output: add --output FOLDER")
     if json_ is not None:
-        check_result_file("--json", json_, replaces=b"{")
-    for system in systems:
-        if not system.exists():
-            raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
+        check_result_file("--json", json_, report=("format_version", "test_set", "systems"))
     precision_name = parse_precision(precision)
     from seq2seq.evaluation import benchmark as bench
-    from seq2seq.evaluation.metrics import (
-        check_seed,
-        check_tokenize,
-        parse_metrics,
-        tokenize_remark,
-        try_tokenize,
-        usual_tokenize,
-    )
+    from seq2seq.evaluation.metrics import check_seed, check_tokenize, parse_metrics
     from seq2seq.evaluation.report import format_report
     from seq2seq.evaluation.testsets import load_named_test_set, load_test_set
     from seq2seq.run import Run
     from seq2seq.text.errors import write_result
 
+    # What is cheap to find wrong is looked at before anything is translated.
     chosen = parse_metrics(metrics)
     if tokenize is not None:
         check_tokenize(tokenize)
@@ -123,51 +114,80 @@ def benchmark(
     loaded = load_test_set(source, reference or []) if source else load_named_test_set(test_set or "", language_pair)
     for remark in loaded.remarks():
         warn(remark)
-    # What is cheap to find wrong is looked at before anything is translated.
-    given_tokenize, tokenize = tokenize, tokenize or usual_tokenize(loaded.language_pair.partition("-")[2])
-    if "bleu" in chosen:
-        try_tokenize(tokenize)
     finished = {system: bench.load_translations(system) for system in systems if not system.is_dir()}
     for translations in finished.values():
         bench.check_lines(translations, loaded)
     runs = {system: Run.open(system) for system in systems if system.is_dir()}
-    remarks = {tokenize_remark(tokenize, str(run.info().get("target_language", ""))) for run in runs.values()}
-    if "bleu" in chosen and given_tokenize is None:
-        for remark in filter(None, remarks):
-            warn(f"{remark} (--tokenize)")
-    given = [*finished, *([source, *(reference or [])] if source else [])]
-    if json_ is not None and json_.resolve() in [path.resolve() for path in given]:
+    languages = [str(run.info().get("target_language", "")) for run in runs.values()]
+    tokenize = _tokenization(tokenize, loaded.language_pair, languages if "bleu" in chosen else None)
+    read = [*finished, *([source, *(reference or [])] if source else [])]
+    if json_ is not None and _is_one_of(json_, read):
         raise OptionError(f"--json {json_}: this command reads it; name another file")
-    files = _output_files(output, list(runs), [*given, *([json_] if json_ is not None else [])])
+    files = _output_files(output, list(runs), [*read, *([json_] if json_ is not None else [])], overwrite=overwrite)
+
     outputs = []
     for system in systems:
         if system in finished:
             outputs.append(finished[system])
             continue
         print(f"translating with {system}", file=sys.stderr)
-        run = runs[system]
-        outputs.append(
-            bench.translate_test_set(
-                load_translator([run], precision_name, threads),
-                loaded.source.lines,
-                name=str(system),
-                beam_size=beam_size,
-                length_penalty=length_penalty,
-                source_hashes=seen_sources(run),
-            )
+        translated = bench.translate_test_set(
+            load_translator([runs[system]], precision_name, threads),
+            loaded.source.lines,
+            name=str(system),
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+            source_hashes=seen_sources(runs[system]),
         )
+        outputs.append(translated)
         if files:
-            write_result(files[system], "".join(f"{line}\n" for line in outputs[-1].hypotheses))
+            write_result(files[system], "".join(f"{line}\n" for line in translated.hypotheses))
     report = bench.run_benchmark(loaded, outputs, chosen, tokenize)
     print(format_report(report))
     if json_ is not None:
         bench.save_report(report, json_)
 
 
-def _output_files(folder: Path | None, runs: list[Path], given: list[Path]) -> dict[Path, Path]:
+def _check_arguments(
+    systems: list[Path], source: Path | None, reference: list[Path] | None, test_set: str | None, language_pair: str
+) -> None:
+    if (test_set is None) == (source is None):
+        raise OptionError("name the test set: --source FILE with --reference FILE, or --test-set NAME")
+    if test_set is not None and reference:
+        raise OptionError("--reference goes with --source: a --test-set brings its own")
+    if test_set is None and language_pair:
+        raise OptionError(f"--language-pair {language_pair} means nothing without --test-set: add --test-set NAME")
+    for system in systems:
+        if not system.exists():
+            raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
+
+
+def _tokenization(given: str | None, language_pair: str, languages: list[str] | None) -> str:
+    """The tokenisation for BLEU: what is given, or what sacreBLEU takes for the test set's language.
+
+    languages: those that the runs translate into; None where BLEU is not asked for. Raises ConfigError or DataError
+    where the tokenisation cannot be had.
+    """
+    from seq2seq.evaluation.metrics import tokenize_remark, try_tokenize, usual_tokenize
+
+    tokenize = given or usual_tokenize(language_pair.partition("-")[2])
+    if languages is not None:
+        try_tokenize(tokenize)
+        if given is None:
+            for remark in sorted({tokenize_remark(tokenize, language) or "" for language in languages} - {""}):
+                warn(f"{remark} (--tokenize)")
+    return tokenize
+
+
+def _is_one_of(path: Path, others: list[Path]) -> bool:
+    return path.resolve() in [other.resolve() for other in others]
+
+
+def _output_files(folder: Path | None, runs: list[Path], given: list[Path], *, overwrite: bool) -> dict[Path, Path]:
     """Where each run's translations go: RUN.txt in the folder, which is made; nothing where there is none.
 
-    Raises OptionError where one of them is there already, or is what this command reads or writes something else to.
+    Raises OptionError where one of them is what this command reads or writes something else to, or, without
+    `overwrite`, is there already.
     """
     if folder is None:
         return {}
@@ -181,11 +201,13 @@ def _output_files(folder: Path | None, runs: list[Path], given: list[Path]) -> d
             own = next(new for number in itertools.count(1) if (new := f"{name}-{number}") not in taken)
             taken.add(own)
         files[run] = folder / f"{own}.txt"
-        if files[run].resolve() in [path.resolve() for path in given]:
+        if _is_one_of(files[run], given):
             raise OptionError(
                 f"--output {folder}: the translations of {run} would replace {files[run]}, which this command was "
                 "given: name another folder"
             )
-        if files[run].exists():
-            raise OptionError(f"--output {folder}: {files[run]} is there already; remove it, or name another folder")
+        if files[run].exists() and not overwrite:
+            raise OptionError(
+                f"--output {folder}: {files[run]} is there already; add --overwrite, or name another folder"
+            )
     return files

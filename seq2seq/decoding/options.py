@@ -122,6 +122,13 @@ def check_lines(lines: object) -> None:
         raise OptionError(f"{lines!r:.60} is one text: give a list of lines, such as [text]")
 
 
+def text_of(value: object, what: str) -> str:
+    """The value, which has to be text. Raises OptionError, naming it."""
+    if not isinstance(value, str):
+        raise OptionError(f"{what} is {value!r:.60}, not text")
+    return value
+
+
 def check_options(options: Options, config: DecodingConfig) -> Options:
     """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
     _check_types(options)
@@ -234,7 +241,7 @@ def in_windows(
     while failure is None:
         window: list[Item] = []
         try:
-            window.extend(_next_window(numbered, ready, start + 1))
+            window.extend(_next_window(numbered, ready))
         except UserError as error:
             failure = error
         if not window:
@@ -245,14 +252,11 @@ def in_windows(
         raise failure
 
 
-def _next_window(items: Iterator[Item], ready: Ready | None, first: int) -> Iterator[Item]:
+def _next_window(items: Iterator[Item], ready: Ready | None) -> Iterator[Item]:
     """The next STREAM_LINES items, fewer where they are long: a window of lines of a megabyte would be gigabytes."""
     characters = 0
     until: float | None = None
-    for number, item in enumerate(itertools.islice(items, STREAM_LINES), first):
-        for text in item if isinstance(item, tuple) else (item,):
-            if not isinstance(text, str):
-                raise OptionError(f"line {number} is {text!r:.60}, not text")
+    for item in itertools.islice(items, STREAM_LINES):
         yield item
         characters += sum(map(len, item)) if isinstance(item, tuple) else len(str(item))
         if characters > STREAM_CHARACTERS:

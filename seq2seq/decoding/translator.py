@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from seq2seq.decoding.options import (
     check_lines,
     check_options,
     in_windows,
+    text_of,
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.decoding.results import result_of, texts_of
@@ -37,6 +39,7 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.runtime import Precision, choose_device, choose_precision, emulated
 from seq2seq.text.batching import pad
+from seq2seq.text.reading import is_tsv
 from seq2seq.text.tokenizer import EOS, Tokenizer
 from seq2seq.workers import Workers
 
@@ -178,7 +181,9 @@ class Translator:
         check_lines(lines)
         options = self.check(options or Options())
         demands = Demands(options, self.tokenizer, self.device)
-        pairs = ((line, options.prefix) for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
+        each = itertools.repeat(options.prefix) if prefixes is None else prefixes
+        numbered = enumerate(zip(lines, each, strict=prefixes is not None), 1)
+        pairs = ((text_of(line, f"line {n}"), text_of(prefix, f"prefix {n}")) for n, (line, prefix) in numbered)
         return in_windows(pairs, lambda window, start: self._window(window, start, demands), ready)
 
     def check(self, options: Options) -> Options:
@@ -194,8 +199,7 @@ class Translator:
 
         Raises OptionError for options that need a search to be over before anything can be said.
         """
-        if not isinstance(line, str):
-            raise OptionError(f"{line!r:.60}: give one line of text")
+        text_of(line, "line")
         options = options or Options()
         for name in ("beam_size", "n_best", "require", "diverse", "alignments"):
             value = getattr(options, name)
@@ -352,7 +356,7 @@ class Translator:
 def _pair(number: int, pair: tuple[str, str]) -> tuple[str, str]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise OptionError(f"pair {number} is {pair!r:.60}: give a source and a target")
-    return pair[0], pair[1]
+    return text_of(pair[0], f"source {number}"), text_of(pair[1], f"target {number}")
 
 
 def _opposite(one: DataConfig, other: DataConfig) -> bool:
@@ -364,7 +368,7 @@ def _ways(data: DataConfig) -> list[tuple[str, str]]:
     files = data.train_source.removesuffix(".gz"), data.train_target.removesuffix(".gz")
     dataset = f"{data.dataset} {data.dataset_config}" if data.dataset and not data.train_source else ""
     table = data.train_pairs.removesuffix(".gz") or dataset
-    first, second = ("1", "2") if table.endswith(".tsv") else ("source", "target")
+    first, second = ("1", "2") if is_tsv(table) else ("source", "target")
     columns = f"{table} {data.source_column or first}", f"{table} {data.target_column or second}"
     return [
         (data.source_language.casefold(), data.target_language.casefold()),

@@ -87,11 +87,14 @@ def usual_tokenize(target_language: str) -> str:
 
 
 def tokenize_remark(tokenize: str, target_language: str) -> str | None:
-    """What is to be said of 13a for a language that writes no spaces between words."""
+    """What is to be said of 13a for a language that sacreBLEU tokenises in another way."""
     usual = usual_tokenize(target_language)
     if tokenize != "13a" or usual == "13a":
         return None
-    return f"BLEU is tokenised by 13a, which finds no words in {target_language}: {usual}, or char, tells more"
+    return (
+        f"BLEU is tokenised by 13a; for {target_language} sacreBLEU takes {usual}, and published figures cannot be "
+        "compared with others"
+    )
 
 
 def check_seed() -> None:

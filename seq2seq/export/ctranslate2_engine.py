@@ -9,7 +9,6 @@ log-probabilities by |y|^alpha and renormalises what remains when padding, unkno
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,21 +22,19 @@ from seq2seq.decoding.options import (
     check_lines,
     check_options,
     in_windows,
+    text_of,
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
-from seq2seq.errors import OptionError, SearchOptionError, UserError
-from seq2seq.export.errors import ExportError, UnwritableExportError
-from seq2seq.export.folder import CERTIFICATE
-from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization, read_certificate, sha256_of
+from seq2seq.errors import OptionError, SearchOptionError
+from seq2seq.export.errors import ExportError
+from seq2seq.export.kept import ensure_export
+from seq2seq.export.light import LightRun
 from seq2seq.export.packages import need_ctranslate2
 from seq2seq.machine import available_cores, check_threads
 from seq2seq.text.tokenizer import BOS, EOS, PAD
-from seq2seq.untrusted import check_links
 
-EXPORTS = "exports"
 BATCH_TOKENS = 1200  # padded source tokens times hypotheses; more are slower, as they no longer fit into the cache
 SCORED_TOKENS = 500  # scored at once; more are slower, as their distributions no longer fit into the cache
-CERTIFY_SENTENCES = 50  # enough to see a wrong export; `seq2seq export` takes more
 KNOWN = (
     "beam_size", "length_penalty", "length_normalization", "n_best", "sample", "temperature", "top_k", "top_p", "seed",
 )  # fmt: skip
@@ -147,7 +144,8 @@ class CTranslate2Translator:
             # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
             need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
             model = self._load(1)
-        return in_windows(lines, lambda window, start: self._window(model, window, start, checked), ready)
+        texts = (text_of(line, f"line {number}") for number, line in enumerate(lines, 1))
+        return in_windows(texts, lambda window, start: self._window(model, window, start, checked), ready)
 
     def check(self, options: Any) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range.
@@ -325,46 +323,3 @@ def check_known(options: Any) -> None:
                 f"{named}: the ctranslate2 engine cannot do that; use --engine torch",
                 **{field.name: value},
             )
-
-
-def _is_sound(folder: Path, certificate: dict[str, Any]) -> bool:
-    """Whether an export passed, as exports are tried now, and its files are those that were tried."""
-    if certificate.get("passed") is not True or certificate.get("format_version") != FORMAT_VERSION:
-        return False
-    files = certificate.get("files") or {}
-    try:
-        check_links(folder, files)
-        return bool(files) and all(sha256_of(folder / file) == digest for file, digest in files.items())
-    except (UserError, OSError, TypeError, AttributeError):
-        return False
-
-
-def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None]) -> Path:
-    """The folder of the run's export, which is made where there is none of these weights and this configuration."""
-    check_quantization(quantization)
-    need_ctranslate2()
-    name = f"{EXPORTS}/ctranslate2-{quantization}"
-    folder = run.path / name
-    check_links(run.path, (EXPORTS, name))
-    certificate = read_certificate(folder / CERTIFICATE)
-    if certificate is not None and certificate.get("run") == run.hashes() and _is_sound(folder, certificate):
-        return folder
-    from seq2seq.export.exporting import Certification, export_run
-
-    warn(f"making an export ({quantization}) in {folder}, once for this model")
-    try:
-        export_run(
-            run.path,
-            folder,
-            to="ctranslate2",
-            quantization=quantization,
-            overwrite=True,
-            certification=Certification(most=CERTIFY_SENTENCES),
-        )
-    except UnwritableExportError as error:
-        elsewhere = shlex.join(["seq2seq", "export", str(run.path), "FOLDER", "--to", "ctranslate2"])
-        raise ExportError(
-            f"{error}; translate once where {run.path} can be written, or with a copy of it that can; `{elsewhere}` "
-            "writes an export elsewhere"
-        ) from None
-    return folder

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seq2seq.decoding.options import Normalization, Options, text_of
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
 from seq2seq.model.attention import AttentionWeights
@@ -46,12 +47,15 @@ class Explanation:
     """A sentence and its translation, seen from inside.
 
     source_pieces: S, the last one end-of-sentence. target_pieces: T, what the decoder writes at each step; the last is
-    end-of-sentence unless the translation was cut. Step t sees the pieces before it, begin-of-sentence first.
+    end-of-sentence unless the translation was cut. Step t sees the pieces before it, begin-of-sentence first. Of text
+    that is unknown to the vocabulary the piece is "<unk:" and that text.
 
     given: the translation was given, not searched for. neighbours: for every source piece those whose embeddings are
-    most like its own (cosine). cross_attention [L, H, T, S]. probabilities [T]: of each target piece after those before
-    it. candidates: for every step the most probable pieces. by_layer: for every decoder layer and step, the piece that
-    would be the most probable if the output projection came right after that layer ("logit lens", nostalgebraist 2020).
+    most like its own (cosine); none for unknown text, of which nothing is learned. cross_attention [L, H, T, S].
+    log_probabilities [T]: of each target piece after those before it, natural logarithms; ranks: how many are as
+    probable or more. candidates: for every step the most probable pieces. by_layer: for every decoder layer and step,
+    the piece that would be the most probable if the output projection came right after that layer ("logit lens",
+    nostalgebraist 2020).
     """
 
     source: str
@@ -63,14 +67,15 @@ class Explanation:
     encoder: Stack
     decoder: Stack
     cross_attention: Tensor
-    probabilities: Tensor
+    log_probabilities: Tensor
+    ranks: list[int]
     candidates: list[list[Weighed]]
     by_layer: list[list[Weighed]]
 
     @property
     def log_probability(self) -> float:
         """Of the whole translation, natural logarithm: what `seq2seq score` gives."""
-        return float(self.probabilities.log().sum())
+        return float(self.log_probabilities.sum())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in lists and numbers, for JSON; numbers to five digits."""
@@ -85,7 +90,8 @@ class Explanation:
             "encoder": _stack_dict(self.encoder),
             "decoder": _stack_dict(self.decoder),
             "cross_attention": _rounded(self.cross_attention.tolist()),
-            "probabilities": _rounded(self.probabilities.tolist()),
+            "log_probabilities": _rounded(self.log_probabilities.tolist()),
+            "ranks": self.ranks,
             "candidates": _rounded(self.candidates),
             "by_layer": _rounded(self.by_layer),
         }
@@ -100,30 +106,51 @@ def explain_translation(
     top: int = 3,
     beam_size: int | None = None,
     length_penalty: float | None = None,
+    length_normalization: Normalization | None = None,
 ) -> Explanation:
     """Looks at how `source` becomes `target`, or, where none is given, the translation that the translator finds.
 
-    top: how many candidates and neighbours. Raises OptionError for an empty sentence, for one of more pieces than
-    anybody looks at, and for an ensemble.
+    top: how many candidates and neighbours. The others are those of `Translator.translate`. Raises OptionError for an
+    empty sentence, for several lines, for more pieces than anybody looks at, and for an ensemble.
     """
     if len(translator.models) > 1:
         raise OptionError("an ensemble has no inside of its own: name one run")
-    if not 1 <= top <= 100:
-        raise OptionError(f"top = {top}: choose from 1 to 100")
+    if not isinstance(top, int) or not 1 <= top <= 100:
+        raise OptionError(f"top = {top!r}: choose from 1 to 100")
     model, tokenizer = translator.model, translator.tokenizer
+    for what, text in (("sentence", source), ("translation", "" if target is None else target)):
+        if "\n" in text_of(text, f"the {what}"):
+            raise OptionError(f"the {what} has several lines: give one")
     if not source.strip():
         raise OptionError("the sentence is empty: give one with words in it")
     source_ids = tokenizer.encode_source([source])[0]
     _check_length("sentence", len(source_ids), model, translator.config.max_source_length)
     if target is None:
-        found = translator.translate([source], beam_size=beam_size, length_penalty=length_penalty)[0].hypotheses[0]
+        options = Options(beam_size, length_penalty, length_normalization=length_normalization)
+        found = next(translator.stream([source], options)).hypotheses[0]
         translation, target_ids = found.text, tokenizer.target_ids(found.pieces)
         ended = found.ended
     else:
         translation, target_ids, ended = target, tokenizer.encode_target([target])[0], True
     _check_length("translation", len(target_ids), model)
     output = [*target_ids, EOS] if ended else target_ids
-    return _look(model, tokenizer, [*source_ids, EOS], output, top, source, translation, target is not None)
+    explained = _look(model, tokenizer, [*source_ids, EOS], output, top, source, translation, target is not None)
+    return replace(
+        explained,
+        source_pieces=_with_unknown(explained.source_pieces, source_ids, source, tokenizer.source_spans(source)),
+        target_pieces=explained.target_pieces
+        if target is None
+        else _with_unknown(explained.target_pieces, target_ids, target, tokenizer.target_spans(target)),
+    )
+
+
+def _with_unknown(pieces: list[str], ids: Sequence[int], line: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """The pieces of a line, and for unknown ones what stands there."""
+    shown = list(pieces)
+    for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=True)):
+        if piece == UNK:
+            shown[place] = f"<unk:{line[begin:end]}>"
+    return shown
 
 
 def _check_length(what: str, pieces: int, model: Transformer, configured: int = MOST_PIECES) -> None:
@@ -153,7 +180,8 @@ def _look(
         memory, memory_mask = model.encode(source_row, attention=seen)
     with _watching(model.decoder_layers) as (decoder_states, decoder_active):
         logits = model.decode(input_row, memory, memory_mask, attention=seen)[0].float()
-    probabilities = logits.softmax(-1)  # [T, V]
+    logs = logits.log_softmax(-1)  # [T, V]
+    written = logs.gather(1, output_row.T)  # [T, 1]
     embedded = (
         model.embed(source_row, model.source_embedding, model.source_positions),
         model.embed(input_row, model.target_embedding, model.target_positions),
@@ -168,8 +196,9 @@ def _look(
         encoder=_stack(embedded[0], encoder_states, encoder_active, seen.encoder),
         decoder=_stack(embedded[1], decoder_states, decoder_active, seen.decoder),
         cross_attention=torch.cat(seen.cross).float().cpu(),
-        probabilities=probabilities.gather(1, output_row.T).squeeze(1).cpu(),
-        candidates=_most_probable(tokenizer, probabilities, top),
+        log_probabilities=written.squeeze(1).cpu(),
+        ranks=(logs >= written).sum(1).tolist(),
+        candidates=_most_probable(tokenizer, logs.exp(), top),
         by_layer=_by_layer(model, tokenizer, decoder_states),
     )
 
@@ -203,15 +232,18 @@ def _stack(embedded: Tensor, states: list[Tensor], active: list[Tensor], attenti
 
 
 def _neighbours(model: Transformer, tokenizer: Tokenizer, ids: list[int], top: int) -> list[list[Weighed]]:
-    """For every id the pieces of the source vocabulary whose rows of the embedding point most nearly the same way."""
+    """For every id the pieces of the source vocabulary whose rows of the embedding point most nearly the same way.
+
+    None for unknown text: of what training never showed nothing is learned, and so it is like others of the kind.
+    """
     rows = F.normalize(model.source_embedding.float(), dim=1)
     cosine = rows[ids] @ rows.T  # [S, V]
     cosine[:, list(SPECIAL)] = -2.0
     cosine.scatter_(1, torch.tensor(ids, device=cosine.device)[:, None], -2.0)  # itself
     values, found = cosine.topk(min(top, max(0, cosine.shape[1] - 1 - len(SPECIAL))), dim=1)
     return [
-        list(zip(tokenizer.source_pieces(row), similar, strict=True))
-        for row, similar in zip(found.tolist(), values.tolist(), strict=True)
+        [] if piece in SPECIAL else list(zip(tokenizer.source_pieces(row), similar, strict=True))
+        for piece, row, similar in zip(ids, found.tolist(), values.tolist(), strict=True)
     ]
 
 

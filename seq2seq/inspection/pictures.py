@@ -32,16 +32,17 @@ def draw_attention(explanation: Explanation, path: Path, heads: Kind | None = No
     panels = [panel for kind in kinds for panel in _panels(explanation, kind, heads is not None)]
     columns = max(len(row) for row in panels)
     longest = max(len(explanation.source_pieces), len(explanation.target_pieces))
-    side = min(2.2 + 0.22 * longest, 14.0, MOST_INCHES / max(columns, len(panels)))
+    side = min(2.2 + 0.16 * longest, MOST_INCHES / max(columns, len(panels)))
+    size = min(8.0, 0.75 * 72 * (side - 1.2) / longest)  # points: labels side by side
     figure = Figure(figsize=(side * columns, side * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), columns, squeeze=False)
-    size = 8 if longest <= 40 else 5
     for axes, row in zip(grid, panels, strict=True):
         for axis in axes[len(row) :]:
             axis.set_axis_off()
         for axis, (title, weights, rows, keys) in zip(axes, row, strict=False):
-            _panel(axis, title, weights, rows, keys, size)
+            shade = _panel(axis, title, weights, rows, keys, size)
+    figure.colorbar(shade, ax=grid, label="attention weight", shrink=0.3, pad=0.01)
     return _save(figure, path)
 
 
@@ -66,13 +67,15 @@ def _panels(explanation: Explanation, kind: Kind, every_head: bool) -> list[list
     ]
 
 
-def _panel(axis: Any, title: str, weights: Tensor, queries: Sequence[str], keys: Sequence[str], size: int) -> None:
-    axis.imshow(weights.numpy(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
+def _panel(axis: Any, title: str, weights: Tensor, queries: Sequence[str], keys: Sequence[str], size: float) -> Any:
+    """Draws one matrix of weights [T, S]; what a colour bar goes by."""
+    image = axis.imshow(weights.numpy(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
     # A dollar sign would begin a formula.
-    axis.set_xticks(range(len(keys)), [key.replace("$", r"\$") for key in keys], rotation=90, fontsize=size)
-    axis.set_yticks(range(len(queries)), [query.replace("$", r"\$") for query in queries], fontsize=size)
+    axis.set_xticks(range(len(keys)), keys, rotation=90, fontsize=size, parse_math=False)
+    axis.set_yticks(range(len(queries)), queries, fontsize=size, parse_math=False)
     axis.set_title(title, fontsize="medium")
     axis.tick_params(length=0)
+    return image
 
 
 def _save(figure: Figure, path: Path) -> bool:

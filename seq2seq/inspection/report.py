@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from torch import Tensor
@@ -12,68 +13,80 @@ from seq2seq.inspection.explaining import Explanation, Weighed
 GAP = "  "
 
 
-def format_explanation(explanation: Explanation, top: int = 3) -> str:
-    """For people. top: how many places attention is shown at. Ends without a line break."""
+def format_explanation(explanation: Explanation, top: int = 3, width: int = 110) -> str:
+    """For people. top: how many places attention is shown at. Tables wider than `width` columns go on below themselves.
+
+    Ends without a line break.
+    """
     e = explanation
     sources, outputs = _labels(e.source_pieces), _labels(e.target_pieces)
     inputs = ["<s>", *outputs[:-1]]
-    return "\n\n".join(
-        [
-            f"source       {e.source}\ntranslation  {e.translation}{'  (given)' if e.given else ''}",
-            _block(
-                "Embeddings (3.4): the pieces of the source, and those whose embeddings are most like theirs (cosine)",
-                [
-                    [str(number), piece, *map(_weighed, similar)]
-                    for number, (piece, similar) in enumerate(zip(e.source_pieces, e.neighbours, strict=True), 1)
-                ],
+    heads = "one head" if e.cross_attention.shape[1] == 1 else f"mean of {e.cross_attention.shape[1]} heads"
+    tables = {
+        "Embeddings (3.4): the pieces of the source, and those whose embeddings are most like theirs (cosine)": [
+            [str(number), piece, *map(_weighed, similar)]
+            for number, (piece, similar) in enumerate(zip(e.source_pieces, e.neighbours, strict=True), 1)
+        ],
+        "Encoder: how much a piece is still like its embedding after each layer (cosine)": [
+            _header(len(e.encoder.similarity)),
+            *(
+                [piece, *(f"{value:.2f}" for value in row)]
+                for piece, row in zip(sources, e.encoder.similarity.T.tolist(), strict=True)
             ),
-            _block(
-                "Encoder: how much a piece is still like its embedding after each layer (cosine)",
-                _per_layer(e.encoder.similarity, sources),
-            ),
-            _block(
-                f"Encoder self-attention (3.2): where each piece looks, percent, mean of {_heads(e.encoder.attention)}",
-                _attention(e.encoder.attention, sources, sources, top),
-            ),
-            _block(
-                "Decoder self-attention: where each step looks among the pieces that are written already",
-                _attention(e.decoder.attention, outputs, inputs, top),
-            ),
-            _block(
-                "Attention to the source: where each step looks in the encoder's output",
-                _attention(e.cross_attention, outputs, sources, top),
-            ),
-            _block(
-                "Layer by layer: what each step would write, if the output projection came right after the layer",
-                [
-                    _header(len(e.by_layer)),
-                    *([piece, *map(_weighed, guesses)] for piece, *guesses in zip(outputs, *e.by_layer, strict=True)),
-                ],
-            ),
-            _block("Feed-forward networks (3.3): neurons above 0, in percent", _awake(e)),
-            _block(
-                "Probabilities (3.4): of each piece that is written, and the most probable ones",
-                [
-                    [str(number), piece, f"{probability:.3f}", *map(_weighed, candidates)]
-                    for number, (piece, probability, candidates) in enumerate(
-                        zip(e.target_pieces, e.probabilities.tolist(), e.candidates, strict=True), 1
-                    )
-                ],
-            ),
-            f"log-probability {e.log_probability:.4f}, {e.log_probability / len(e.target_pieces):.4f} a piece",
-        ]
-    )
+        ],
+        f"Encoder self-attention (3.2): where each piece looks, in percent, {heads}": _attention(
+            e.encoder.attention, sources, sources, top
+        ),
+        f"Decoder self-attention: where each step looks in what is written already, in percent, {heads}": _attention(
+            e.decoder.attention, outputs, inputs, top
+        ),
+        f"Attention to the source: where each step looks in the encoder's output, in percent, {heads}": _attention(
+            e.cross_attention, outputs, sources, top
+        ),
+        "Feed-forward networks (3.3): neurons above 0, in percent": _above_zero(e),
+        "Layer by layer: what each step would write, if the output projection came right after the layer": [
+            _header(len(e.by_layer)),
+            *([piece, *map(_probable, said)] for piece, *said in zip(outputs, *e.by_layer, strict=True)),
+        ],
+        "Probabilities (3.4): of each piece written (its logarithm, its rank), and the most probable ones": [
+            [str(number), piece, _percent(math.exp(log)), f"{log:.2f}", f"#{rank}", *map(_probable, candidates)]
+            for number, (piece, log, rank, candidates) in enumerate(
+                zip(e.target_pieces, e.log_probabilities.tolist(), e.ranks, e.candidates, strict=True), 1
+            )
+        ],
+    }
+    mean = e.log_probability / len(e.target_pieces)
+    head = [
+        f"source           {e.source}",
+        f"translation      {e.translation}{'  (given)' if e.given else ''}",
+        f"log-probability  {e.log_probability:.4f}, {mean:.4f} a piece",
+        "",
+        "A row is a piece of the source, or the piece that a step of the decoder writes. ▁ is the space before a word,",
+        "(5) the fifth piece, where it comes more than once; <s> and </s> are the beginning and the end of a sentence.",
+    ]
+    return "\n\n".join(["\n".join(head), *(_block(title, rows, width) for title, rows in tables.items())])
 
 
-def _block(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """Cells in columns as wide as their widest; wide characters count twice, combining ones not at all."""
+def _block(title: str, rows: Sequence[Sequence[str]], width: int) -> str:
+    """Cells in columns as wide as their widest; wide characters count twice, combining ones not at all.
+
+    The columns that do not fit come below, beside the first one again.
+    """
     columns = max(map(len, rows))
     widths = [max(cell_len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
-    lines = (
-        GAP.join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=False)).rstrip()
-        for row in rows
-    )
-    return "\n".join([title, *(f"{GAP}{line}" for line in lines)])
+    parts: list[list[int]] = [[0]]
+    for column in range(1, columns):
+        if len(parts[-1]) > 1 and sum(widths[i] + len(GAP) for i in [*parts[-1], column]) > width:
+            parts.append([0])
+        parts[-1].append(column)
+    return "\n".join([title, *("\n".join(_lines(rows, part, widths)) for part in parts)])
+
+
+def _lines(rows: Sequence[Sequence[str]], columns: Sequence[int], widths: Sequence[int]) -> Iterator[str]:
+    for row in rows:
+        cells = [(row[i], widths[i]) for i in columns if i < len(row)]
+        if len(cells) > 1 or len(columns) == 1:  # or a short row has nothing there
+            yield GAP + GAP.join(cell + " " * (width - cell_len(cell)) for cell, width in cells).rstrip()
 
 
 def _labels(pieces: Sequence[str]) -> list[str]:
@@ -83,21 +96,26 @@ def _labels(pieces: Sequence[str]) -> list[str]:
 
 
 def _weighed(weighed: Weighed) -> str:
-    return f"{weighed[0]} {weighed[1]:.3f}"
+    return f"{weighed[0]} {weighed[1]:.2f}"
+
+
+def _probable(weighed: Weighed) -> str:
+    return f"{weighed[0]} {_percent(weighed[1])}"
+
+
+def _percent(probability: float) -> str:
+    """One decimal; of what is rare, two digits."""
+    if probability < 1e-6:
+        return "<0.0001%"
+    return (
+        f"{100 * probability:.1f}%"
+        if probability >= 0.01
+        else f"{float(f'{100 * probability:.2g}'):f}".rstrip("0") + "%"
+    )
 
 
 def _header(layers: int) -> list[str]:
     return ["", *(f"layer {number}" for number in range(1, layers + 1))]
-
-
-def _heads(attention: Tensor) -> str:
-    return "one head" if attention.shape[1] == 1 else f"{attention.shape[1]} heads"
-
-
-def _per_layer(values: Tensor, pieces: Sequence[str]) -> list[list[str]]:
-    """values [L, N]: a row a piece, a column a layer."""
-    rows = ([piece, *(f"{value:.2f}" for value in row)] for piece, row in zip(pieces, values.T.tolist(), strict=True))
-    return [_header(len(values)), *rows]
 
 
 def _attention(weights: Tensor, queries: Sequence[str], keys: Sequence[str], top: int) -> list[list[str]]:
@@ -113,7 +131,7 @@ def _attention(weights: Tensor, queries: Sequence[str], keys: Sequence[str], top
     return rows
 
 
-def _awake(explanation: Explanation) -> list[list[str]]:
+def _above_zero(explanation: Explanation) -> list[list[str]]:
     stacks = (("encoder", explanation.encoder), ("decoder", explanation.decoder))
     rows = [[name, *(f"{100 * share:.0f}" for share in stack.active.tolist())] for name, stack in stacks]
     return [_header(max(len(row) for row in rows) - 1), *rows]

@@ -335,13 +335,17 @@ def _hash64(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
 
 
+# Variation selectors, three blocks of them, and the enclosing keycap.
+LOOKS = {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x180E), 0x20E3}
+
+
 class _Letters(dict[int, int | None]):
     """For str.translate: what a line keeps, letters, digits and marks (Unicode categories L, N and M).
 
-    Marks are vowels in many scripts. Those that choose how a symbol looks, variation selectors, go with it.
+    Marks are vowels in many scripts. Those that choose how a character looks, and the frame around a keycap, go.
     """
 
     def __missing__(self, code: int) -> int | None:
-        kept = unicodedata.category(chr(code))[0] in "LNM" and not 0xFE00 <= code <= 0xFE0F
+        kept = unicodedata.category(chr(code))[0] in "LNM" and code not in LOOKS
         self[code] = code if kept else None
         return self[code]

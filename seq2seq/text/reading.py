@@ -179,7 +179,9 @@ def is_tsv(name: str) -> bool:
 def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
     """Tab-separated columns; as corpora are published, without quoting or a header, unless [data] says otherwise."""
     rows = _quoted_rows(path) if data.tsv_quotes else ((n, x.split("\t")) for n, x in enumerate(read_lines(path), 1))
-    names = next(rows, (0, []))[1] if data.tsv_header else None
+    names = None
+    if data.tsv_header and not (names := next(rows, (0, []))[1]):
+        raise DataError(f"{path}: is empty, and its first line should name the columns (data.tsv_header)")
     first, second = _tsv_columns(path, data, names)
     for number, fields in rows:
         if max(first, second) >= len(fields):
@@ -200,8 +202,11 @@ def _tsv_columns(path: Path, data: DataConfig, names: list[str] | None) -> tuple
             continue
         if not (column.isascii() and column.isdigit() and int(column) > 0):
             if names is not None:
+                remedy = f"correct data.{side}_column"
+                if any(name.strip('"') == column for name in names):
+                    remedy = "where quotes are no text, set data.tsv_quotes = true"
                 known = ", ".join(map(repr, names))
-                raise DataError(f"{path}, line 1: no column {column!r}, only {known}; correct data.{side}_column")
+                raise DataError(f"{path}, line 1: no column {column!r}, only {known}; {remedy}")
             raise ConfigError(
                 f"data.{side}_column = {column!r}: the columns of a .tsv file are numbered from 1; where its first "
                 "line names them, set data.tsv_header = true"
@@ -214,7 +219,10 @@ def _tsv_columns(path: Path, data: DataConfig, names: list[str] | None) -> tuple
 
 def _quoted_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows with the number of their last line. A quoted field may go over several lines, which become one."""
-    rows = csv.reader((f"{line}\n" for line in read_lines(path)), delimiter="\t", strict=True)
+    csv.field_size_limit(MAX_LINE_BYTES)
+    # Within a line "\r" is text to us, and a line break to csv, which inside of a field becomes a space.
+    lines = (line.replace("\r", " ") + "\n" for line in read_lines(path))
+    rows = csv.reader(lines, delimiter="\t", strict=True)
     while True:
         try:
             fields = next(rows)

@@ -128,7 +128,11 @@ class Tokenizer:
 
         Of several pieces that stand for one character together, the last has it, and the others end where they begin.
         """
-        return list(self.source.encode(_clean(line), out_type="offset_mapping")["offsets"])
+        return _spans(self.source, line)
+
+    def target_spans(self, line: str) -> list[tuple[int, int]]:
+        """The same for a line of the other side."""
+        return _spans(self.target, line)
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""
@@ -174,6 +178,10 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, lines: list[str]) -
         return [processor.encode(line) for line in clean]
     encoded: list[list[int]] = processor.encode(clean)
     return encoded
+
+
+def _spans(processor: sentencepiece.SentencePieceProcessor, line: str) -> list[tuple[int, int]]:
+    return list(processor.encode(_clean(line), out_type="offset_mapping")["offsets"])
 
 
 def _clean(line: str) -> str:

@@ -468,7 +468,7 @@ def test_the_configured_head_is_taken(tiny_run: Any, translator: Translator) -> 
         ({"sample": 1}, "sample = 1: has to be True or False"),
         ({"ban": [5]}, r"ban = \(5,\): has to be phrases"),
         ({"prefix": 5}, "prefix = 5: give a text"),
-        ({"prefix": [5]}, "line 1 is 5, not text"),
+        ({"prefix": [5]}, "prefix 1 is 5, not text"),
     ],
 )
 def test_options_of_another_type_are_named(translator: Translator, options: dict[str, Any], message: str) -> None:
@@ -491,7 +491,7 @@ def test_one_text_is_no_list_of_lines(translator: Translator) -> None:
     ):
         with pytest.raises(OptionError, match=r"is one text: give a list of lines, such as \[text\]"):
             work()
-    with pytest.raises(OptionError, match="give one line of text"):
+    with pytest.raises(OptionError, match=r"line is \['the cat'\], not text"):
         next(translator.stream_tokens(["the cat"]))  # type: ignore[arg-type]
 
 
@@ -501,7 +501,7 @@ def test_lines_that_are_no_text_are_named_and_those_before_translated(translator
     with pytest.raises(OptionError, match=f"line 3 is {re.escape(repr(wrong))}, not text"):
         found.extend(translator.stream([LINE, LINE, wrong]))
     assert found == translator.translate([LINE, LINE])
-    with pytest.raises(OptionError, match="not text"):
+    with pytest.raises(OptionError, match=r"target 1 is .*, not text"):
         translator.score([LINE], [wrong])
     with pytest.raises(OptionError, match=r"pair 2 is .*: give a source and a target"):
         list(translator.score_stream([("a", "b"), ("c",)]))  # type: ignore[list-item]

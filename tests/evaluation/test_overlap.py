@@ -39,6 +39,8 @@ def test_vowels_that_are_marks_tell_sentences_apart() -> None:
         ["I \N{HEAVY BLACK HEART}\ufe0f caf\u00e9s"], ["I \N{HEAVY BLACK HEART} cafe\u0301s!", "I cafés", "I cafes"]
     )
     assert composed.in_normalized.tolist() == [True, True, False]
+    variants = overlap_with(["\u845b 1"], ["\u845b\U000e0100 1\ufe0f\u20e3"])
+    assert variants.in_normalized.tolist() == [True]
 
 
 def test_nothing_overlaps_with_no_training_data() -> None:

@@ -20,7 +20,7 @@ from seq2seq.decoding import translator as torch_engine
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, SearchOptionError, UserError
-from seq2seq.export import ctranslate2_engine, light
+from seq2seq.export import kept, light
 from seq2seq.export.ctranslate2_engine import CTranslate2Translator
 from seq2seq.export.errors import ExportError
 from seq2seq.run import Run
@@ -225,7 +225,33 @@ def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any
     folder = run / "exports" / "ctranslate2-float32"
     folder.mkdir()
     os.mkfifo(folder / "certificate.json")
-    with pytest.raises(ExportError, match="something else than an export"):  # without waiting for it
+    with pytest.raises(ExportError, match="no certificate that can be read: remove the folder"):  # without waiting
+        CTranslate2Translator(run, threads=1)
+    (folder / "certificate.json").unlink()
+    CTranslate2Translator(run, threads=1)
+    record = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+    for files in ({"config.json": record["files"]["config.json"]}, record["files"]):  # listed or not
+        for make in (os.mkfifo, lambda path: path.symlink_to("/etc/passwd")):
+            (folder / "certificate.json").write_text(json.dumps({**record, "files": files}), encoding="utf-8")
+            (folder / "model.bin").unlink()
+            make(folder / "model.bin")
+            told: list[str] = []
+            try:
+                CTranslate2Translator(run, threads=1, warn=told.append)
+            except ExportError as error:
+                assert "is no part of the export" in str(error)
+                (folder / "model.bin").unlink()
+                (folder / "model.bin").touch()
+            else:
+                assert any("making an export" in text for text in told)
+                assert (folder / "model.bin").is_file() and not (folder / "model.bin").is_symlink()
+
+
+def test_a_certificate_that_cannot_be_read_is_told_with_the_remedy(make_run: Any) -> None:
+    run = make_run()
+    folder = CTranslate2Translator(run, threads=1).folder
+    (folder / "certificate.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ExportError, match="no certificate that can be read: remove the folder, and it is made anew"):
         CTranslate2Translator(run, threads=1)
 
 
@@ -233,7 +259,7 @@ def test_an_export_that_cannot_be_loaded_is_told_in_one_line(make_run: Any, monk
     run = make_run()
     folder = CTranslate2Translator(run, threads=1).folder
     (folder / "model.bin").unlink()
-    monkeypatch.setattr(ctranslate2_engine, "_is_sound", lambda *_: True)
+    monkeypatch.setattr(kept, "_is_sound", lambda *_: True)
     with pytest.raises(ExportError, match=r"cannot load it .* remove the folder$") as error:
         CTranslate2Translator(run, threads=1)
     assert "\n" not in str(error.value)

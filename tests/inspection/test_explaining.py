@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,21 +50,26 @@ def test_it_is_about_the_translation_that_is_found(translator: Translator) -> No
     explained = explain_translation(translator, SENTENCE)
     assert (explained.source, explained.translation, explained.given) == (SENTENCE, found.text, False)
     assert explained.target_pieces == [*found.pieces, "</s>"]
-    assert explained.probabilities.log().tolist() == pytest.approx(found.piece_log_probabilities, abs=1e-3)
+    assert explained.log_probabilities.tolist() == pytest.approx(found.piece_log_probabilities, abs=1e-3)
     greedy = explain_translation(translator, SENTENCE, beam_size=1)
     assert [best[0][0] for best in greedy.candidates] == greedy.target_pieces
+    assert greedy.ranks == [1] * len(greedy.target_pieces)
 
 
 def test_a_translation_that_is_given_is_scored_as_by_score(untrained: Translator) -> None:
     explained = explain_translation(untrained, SENTENCE, TRANSLATION, top=4)
     [score] = untrained.score([SENTENCE], [TRANSLATION])
     assert explained.given and explained.target_pieces == [*score.pieces, "</s>"]
-    assert explained.probabilities.log().tolist() == pytest.approx(score.piece_log_probabilities, abs=1e-4)
+    assert explained.log_probabilities.tolist() == pytest.approx(score.piece_log_probabilities, abs=1e-4)
     assert explained.log_probability == pytest.approx(score.log_probability, abs=1e-3)
     for step, candidates in enumerate(explained.candidates):
         values = [probability for _, probability in candidates]
         assert len(candidates) == 4 and values == sorted(values, reverse=True)
-        assert explained.probabilities[step] <= values[0] + 1e-6
+        written, rank = explained.log_probabilities[step].exp().item(), explained.ranks[step]
+        if rank <= 4:
+            assert candidates[rank - 1] == (explained.target_pieces[step], pytest.approx(written, rel=1e-4))
+        else:
+            assert written < values[-1]
 
 
 def test_attention_is_of_every_layer_and_head(untrained: Translator) -> None:
@@ -125,6 +133,11 @@ def test_neighbours_are_those_with_the_highest_cosine(untrained: Translator) -> 
     ("source", "target", "changes", "message"),
     [
         ("  ", None, {}, "the sentence is empty"),
+        ("a\nb", None, {}, "the sentence has several lines"),
+        ("a", "b\nc", {}, "the translation has several lines"),
+        (["a"], None, {}, r"the sentence is \['a'\], not text"),
+        ("a", b"b", {}, "the translation is b'b', not text"),
+        (SENTENCE, None, {"top": 2.5}, "top = 2.5"),
         ("cat " * MOST_PIECES, None, {}, "at most 29 can be looked at"),
         (SENTENCE, "Hund " * 40, {}, "the translation has"),
         (SENTENCE, None, {"top": 0}, "top = 0"),
@@ -132,7 +145,7 @@ def test_neighbours_are_those_with_the_highest_cosine(untrained: Translator) -> 
     ],
 )
 def test_what_cannot_be_shown_is_refused(
-    untrained: Translator, source: str, target: str | None, changes: dict[str, int], message: str
+    untrained: Translator, source: Any, target: Any, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
         explain_translation(untrained, source, target, **changes)
@@ -157,7 +170,27 @@ def test_a_translation_that_is_cut_has_no_end(translator: Translator) -> None:
     found = short.translate(["cat"], length_penalty=0.0)[0].hypotheses[0]
     explained = explain_translation(short, "cat")
     assert found.ended == (explained.target_pieces[-1] == "</s>")
-    assert len(explained.probabilities) == len(explained.target_pieces)
+    assert len(explained.log_probabilities) == len(explained.target_pieces)
+
+
+def test_what_is_hopelessly_improbable_has_a_finite_logarithm(untrained: Translator) -> None:
+    with torch.no_grad():
+        untrained.model.output_weight.mul_(300)
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION)
+    [score] = untrained.score([SENTENCE], [TRANSLATION])
+    assert explained.log_probabilities.min() < -150  # its probability is no number of float32
+    assert explained.log_probability == pytest.approx(score.log_probability, rel=1e-4)
+    json.dumps(explained.to_dict(), allow_nan=False)
+    assert "<0.0001%" in format_explanation(explained)
+
+
+def test_unknown_text_is_shown_as_it_stands(untrained: Translator) -> None:
+    explained = explain_translation(untrained, "the 猫 cat", "die 😀 Katze")
+    sources, targets = explained.source_pieces, explained.target_pieces
+    assert "<unk:猫>" in sources and "<unk:😀>" in targets and "<unk>" not in sources + targets
+    assert explained.neighbours[sources.index("<unk:猫>")] == []
+    assert all(similar for piece, similar in zip(sources, explained.neighbours, strict=True) if "unk" not in piece)
+    assert "<unk:猫>" in format_explanation(explained)
 
 
 def explained_by_hand() -> Explanation:
@@ -173,7 +206,7 @@ def explained_by_hand() -> Explanation:
         target_pieces=["▁ja", "▁ja", "</s>"], neighbours=[[("▁猫", 0.75)], [("▁x", 0.25)]],
         encoder=stack(2, 0.125), decoder=stack(3, 0.5),
         cross_attention=torch.tensor([[[[0.9, 0.1], [0.004, 0.996], [0.5, 0.5]]]]),
-        probabilities=torch.tensor([0.5, 0.25, 0.125]),
+        log_probabilities=torch.tensor([0.5, 0.25, 0.0000125]).log(), ranks=[1, 2, 4],
         candidates=[[("▁ja", 0.5)], [("▁nein", 0.7)], [("</s>", 0.125)]],
         by_layer=[[("▁ja", 0.5), ("▁nein", 0.7), ("</s>", 0.125)]],
     )  # fmt: skip
@@ -182,18 +215,37 @@ def explained_by_hand() -> Explanation:
 def test_the_report_says_what_was_seen() -> None:
     report = format_explanation(explained_by_hand(), top=2)
     blocks = [block.splitlines() for block in report.split("\n\n")]
-    assert blocks[0] == ["source       狗", "translation  ja ja  (given)"]
-    assert blocks[1][1:] == ["  1  狗    ▁猫 0.750", "  2  </s>  ▁x 0.250"]  # wide characters count twice
-    assert blocks[2][1:] == ["        layer 1", "  狗    0.50", "  </s>  0.50"]
-    assert "one head" in blocks[3][0]
-    decoder = ["          layer 1", "  ▁ja(1)  <s> 100", "  ▁ja(2)  ▁ja(1) 100", "  </s>    ▁ja(2) 100"]
-    assert blocks[4][1:] == decoder
-    assert blocks[5][2:] == ["  ▁ja(1)  狗 90 </s> 10", "  ▁ja(2)  </s> 100", "  </s>    狗 50 </s> 50"]
-    assert blocks[6][3] == "  ▁ja(2)  ▁nein 0.700"
-    assert [line.split() for line in blocks[7][1:]] == [["layer", "1"], ["encoder", "12"], ["decoder", "50"]]
-    assert blocks[8][2] == "  2  ▁ja   0.250  ▁nein 0.700"
-    assert blocks[9] == ["log-probability -4.1589, -1.3863 a piece"]
+    assert blocks[0] == [
+        "source           狗", "translation      ja ja  (given)", "log-probability  -13.3692, -4.4564 a piece",
+    ]  # fmt: skip
+    titles, tables = [block[0] for block in blocks[2:]], [block[1:] for block in blocks[2:]]
+    assert all("one head" in title for title in titles if "attention" in title.lower())
+    embeddings, encoder, self_attention, decoder, cross, feed_forward, by_layer, probabilities = tables
+    assert embeddings == ["  1  狗    ▁猫 0.75", "  2  </s>  ▁x 0.25"]  # wide characters count twice
+    assert encoder == ["        layer 1", "  狗    0.50", "  </s>  0.50"]
+    assert self_attention == ["        layer 1", "  狗    狗 100", "  </s>  </s> 100"]
+    assert decoder == ["          layer 1", "  ▁ja(1)  <s> 100", "  ▁ja(2)  ▁ja(1) 100", "  </s>    ▁ja(2) 100"]
+    assert cross[1:] == ["  ▁ja(1)  狗 90 </s> 10", "  ▁ja(2)  </s> 100", "  </s>    狗 50 </s> 50"]
+    assert [line.split() for line in feed_forward] == [["layer", "1"], ["encoder", "12"], ["decoder", "50"]]
+    assert by_layer[2] == "  ▁ja(2)  ▁nein 70.0%"
+    assert probabilities[1:] == [
+        "  2  ▁ja   25.0%    -1.39   #2  ▁nein 70.0%",
+        "  3  </s>  0.0013%  -11.29  #4  </s> 12.5%",
+    ]
     assert not any(line != line.rstrip() for block in blocks for line in block)
+
+
+@pytest.mark.parametrize("width", [1, 40, 80, 200])
+def test_wide_tables_go_on_below_themselves_and_lose_nothing(untrained: Translator, width: int) -> None:
+    explained = explain_translation(untrained, SENTENCE, TRANSLATION, top=5)
+    narrow, wide = (format_explanation(explained, 5, columns) for columns in (width, 10_000))
+    blocks = zip(narrow.split("\n\n")[2:], wide.split("\n\n")[2:], strict=True)
+    for one, other in blocks:
+        rows = one.splitlines()[1:]
+        # A cell alone may be wider than the width.
+        assert all(len(row) <= width or len(re.split(r" {2,}", row.strip())) <= 2 for row in rows)
+        assert Counter(one.split()).keys() == Counter(other.split()).keys()
+        assert len(rows) >= len(other.splitlines()) - 1
 
 
 def test_json_has_every_number(run_cli: Cli, tiny_run: Any, translator: Translator) -> None:
@@ -207,6 +259,8 @@ def test_json_has_every_number(run_cli: Cli, tiny_run: Any, translator: Translat
     assert record["given"] is True and record["translation"] == TRANSLATION
     for name in ("source_pieces", "target_pieces"):
         assert record[name] == getattr(explained, name)
+    assert record["ranks"] == explained.ranks
+    assert record["log_probabilities"] == pytest.approx(explained.log_probabilities.tolist(), abs=1e-3)
     torch.testing.assert_close(torch.tensor(record["cross_attention"]), explained.cross_attention, atol=1e-4, rtol=0)
     for name in ("encoder", "decoder"):
         stack = getattr(explained, name)
@@ -233,6 +287,9 @@ def test_the_command_prints_the_report(run_cli: Cli, tiny_run: Any, translator: 
         ([SENTENCE, "--plot", "a.gif"], ["--plot a.gif", ".png, .pdf or .svg"]),
         ([SENTENCE, "--plot", "no/such/a.png"], ["--plot no/such/a.png", "there is no folder"]),
         ([SENTENCE, "--target", "x", "--beam-size", "2"], ["--target", "--beam-size"]),
+        ([SENTENCE, "--target", "x", "--length-normalization", "wu"], ["--target"]),
+        (["a\udcff"], ["SENTENCE", "is not UTF-8 text"]),
+        ([SENTENCE, "--target", "a\udcff"], ["--target", "is not UTF-8 text"]),
         ([SENTENCE, "--top", "0"], ["--top"]),
         ([SENTENCE, "--beam-size", "0", *ONE], ["--beam-size 0"]),
     ],
@@ -289,6 +346,27 @@ class TestPictures:
             assert draw_attention(one, tmp_path / "a.png", heads)  # type: ignore[arg-type]
             pictures.add((tmp_path / "a.png").read_bytes())
         assert len(pictures) == 4
+
+    def test_kinds_of_attention_and_pictures_are_those_of_the_command(self) -> None:
+        from seq2seq.commands import explaining
+        from seq2seq.inspection import pictures
+
+        assert list(explaining.KINDS) == list(pictures.TITLES)
+        assert explaining.FORMATS == pictures.FORMATS
+
+    def test_a_matplotlib_that_does_not_work_is_told_before_the_search(
+        self, run_cli: Cli, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(name: str, *arguments: Any) -> Any:
+            if name == "seq2seq.inspection.pictures":
+                raise ImportError("numpy.core.multiarray\nfailed")
+            return real(name, *arguments)
+
+        real = builtins.__import__
+        monkeypatch.setattr(builtins, "__import__", broken)
+        result = run_cli("explain", tiny_run.path, SENTENCE, "--plot", "a.png", cwd=tmp_path)
+        assert (result.code, result.out) == (2, "")
+        assert "--plot a.png: matplotlib cannot be used here (numpy.core.multiarray failed)" in result.err
 
     def test_characters_without_a_font_are_told_of(self, tmp_path: Path) -> None:
         from seq2seq.inspection.pictures import draw_attention

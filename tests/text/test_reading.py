@@ -160,6 +160,8 @@ def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Pat
     )  # fmt: skip
     expected = [('said "yes"', 'sagte "ja"'), ("plain", "zwei Zeilen"), ('5" long', "mit\tTab")]
     assert list(read_pairs(given, "train")) == expected
+    plain = DataConfig(train_pairs=write(tmp_path / "q.tsv", f"a\rb\t{'long ' * 40_000}\n"), tsv_quotes=True)
+    assert list(read_pairs(plain, "train")) == [("a b", "long " * 40_000)]
     numbered = given.model_copy(update={"source_column": "3", "target_column": "2"})
     assert list(read_pairs(numbered, "train")) == expected
 
@@ -172,13 +174,19 @@ def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Pat
         ('a\tb\n"x\ny"\n', {}, "line 3: no column 2, only 1"),
         ("a\tb\n\n", {}, "line 2: no column 2, only 1"),
         ("de\ten\n", {"tsv_header": True, "source_column": "fr"}, "line 1: no column 'fr', only 'de', 'en'"),
-        ("", {"tsv_header": True, "source_column": "fr"}, "no column 'fr'"),
+        ("", {"tsv_header": True, "source_column": "fr"}, r"p\.tsv: is empty"),
+        (
+            '"de"\t"en"\n',
+            {"tsv_header": True, "tsv_quotes": False, "source_column": "de"},
+            "no column 'de'.*set data.tsv_quotes = true",
+        ),
+        ('a\tb\n"' + 1_100_000 * "x\n" + '"\tb\n', {}, "quotes that do not fit together.*limit"),
     ],
 )
 def test_tables_that_do_not_fit_are_told_with_the_line(
     tmp_path: Path, text: str, changes: dict[str, Any], message: str
 ) -> None:
-    given = DataConfig(train_pairs=write(tmp_path / "p.tsv", text), tsv_quotes=True, **changes)
+    given = DataConfig(train_pairs=write(tmp_path / "p.tsv", text), **{"tsv_quotes": True, **changes})
     with pytest.raises(DataError, match=message):
         list(read_pairs(given, "train"))
 
