@@ -1191,8 +1191,8 @@ def test_the_benchmark_replaces_no_file_of_another_kind(benchmark: Cli, tmp_path
     one_line(benchmark(read, *options, "--json", read), 2, "--json", "this command reads it")
     for _ in range(2):  # a report, or nothing, may be replaced
         assert benchmark("test.de", *options, "--json", report).code == 0
-    (texts / "recipe.txt").parent.mkdir()
-    shutil.copy(mine, texts / "recipe.txt")
+    texts.mkdir()
+    (texts / "recipe.txt").write_text("mine", encoding="utf-8")
     one_line(benchmark("runs/recipe", *options, "--output", texts), 2, "--output", "recipe.txt is there already")
     assert (texts / "recipe.txt").read_text(encoding="utf-8") == "mine"
     assert benchmark("runs/recipe", *options, "--output", texts, "--overwrite").code == 0
