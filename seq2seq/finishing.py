@@ -206,9 +206,10 @@ def translate_test_set(
     step = max(1, len(pairs) // 3)
     shown = range(0, min(len(pairs), 3 * step), step)
     examples = tuple(Example(pairs[i][0], hypotheses[i], pairs[i][1]) for i in shown)
-    return Outcome(run, state, bleu, examples[:3], examples[0].source)
+    return Outcome(run, state, bleu, examples[:3], _sentence(corpora.test_text))
 
 
 def _sentence(text: TextCorpus) -> str | None:
-    """The first one that is neither empty nor long."""
-    return next((source for source in islice(text.sources(), 100) if source.strip() and len(source) <= 100), None)
+    """The first one that is neither empty nor long, nor looks like an option."""
+    sources = islice(text.sources(), 100)
+    return next((one for one in sources if one.strip() and len(one) <= 100 and not one.startswith("-")), None)

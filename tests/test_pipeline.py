@@ -399,6 +399,12 @@ def test_a_tokenizer_that_the_model_was_not_trained_with_is_refused(copied: Path
         fails(RunError, message, lambda: Translator(copied))
 
 
+def test_the_sentence_to_try_is_one_that_a_command_takes(tmp_path: Path, data: dict[str, str]) -> None:
+    pairs = [(" ", "x"), ("wort " * 30, "x"), ("- nein", "x"), TEST[0]]
+    outcome = train(configured({**data, **write_sides(tmp_path, "test", pairs)}), tmp_path / "run")
+    assert outcome.sentence == TEST[0][0]
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_small_test_set_gives_as_many_examples_as_it_can(tmp_path: Path, data: dict[str, str], count: int) -> None:
     config = configured({**data, **write_sides(tmp_path, "test", TEST[:count])}, training={"max_steps": 1})

@@ -210,4 +210,5 @@ def _output_files(folder: Path | None, runs: list[Path], given: list[Path], *, o
             raise OptionError(
                 f"--output {folder}: {files[run]} is there already; add --overwrite, or name another folder"
             )
+        check_result_file("--output", files[run])
     return files

@@ -13,7 +13,7 @@ from typing import Any
 from seq2seq.atomic import is_litter
 from seq2seq.errors import UserError
 from seq2seq.export.errors import ExportError, UnwritableExportError
-from seq2seq.export.folder import CERTIFICATE
+from seq2seq.export.folder import CERTIFICATE, check_free
 from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization, read_certificate, sha256_of
 from seq2seq.export.packages import need_ctranslate2
 from seq2seq.untrusted import check_links
@@ -32,8 +32,8 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
     certificate = read_certificate(folder / CERTIFICATE)
     if certificate is not None and certificate.get("run") == run.hashes() and _is_sound(folder, certificate):
         return folder
-    if certificate is None and folder.is_dir() and any(folder.iterdir()):
-        raise ExportError(f"{folder}: has no certificate that can be read: remove the folder, and it is made anew")
+    if folder.exists() and not _may_be_replaced(folder):
+        raise ExportError(f"{folder}: is damaged, or holds something else as well: remove it, and it is made anew")
     from seq2seq.export.exporting import Certification, export_run
 
     warn(f"making an export ({quantization}) in {folder}, once for this model")
@@ -53,6 +53,14 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
             "writes an export elsewhere"
         ) from None
     return folder
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    try:
+        check_free(folder, overwrite=True)
+    except ExportError:
+        return False
+    return True
 
 
 def _is_sound(folder: Path, certificate: dict[str, Any]) -> bool:

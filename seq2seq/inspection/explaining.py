@@ -115,12 +115,10 @@ def explain_translation(
     """
     if len(translator.models) > 1:
         raise OptionError("an ensemble has no inside of its own: name one run")
-    if not isinstance(top, int) or not 1 <= top <= 100:
+    if type(top) is not int or not 1 <= top <= 100:
         raise OptionError(f"top = {top!r}: choose from 1 to 100")
     model, tokenizer = translator.model, translator.tokenizer
-    for what, text in (("sentence", source), ("translation", "" if target is None else target)):
-        if "\n" in text_of(text, f"the {what}"):
-            raise OptionError(f"the {what} has several lines: give one")
+    source, target = _one_line(source, "sentence"), None if target is None else _one_line(target, "translation")
     if not source.strip():
         raise OptionError("the sentence is empty: give one with words in it")
     source_ids = tokenizer.encode_source([source])[0]
@@ -144,13 +142,26 @@ def explain_translation(
     )
 
 
+def _one_line(text: str, what: str) -> str:
+    line = text_of(text, f"the {what}").removesuffix("\n")
+    if "\n" in line:
+        raise OptionError(f"the {what} has several lines: give one")
+    return line
+
+
 def _with_unknown(pieces: list[str], ids: Sequence[int], line: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     """The pieces of a line, and for unknown ones what stands there."""
     shown = list(pieces)
     for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=True)):
         if piece == UNK:
-            shown[place] = f"<unk:{line[begin:end]}>"
+            # Of a character that becomes several pieces the last one has it.
+            end = next((later for _, later in spans[place:] if later > begin), end)
+            shown[place] = f"<unk:{''.join(map(_printable, line[begin:end]))}>"
     return shown
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _check_length(what: str, pieces: int, model: Transformer, configured: int = MOST_PIECES) -> None:

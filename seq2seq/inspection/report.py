@@ -107,11 +107,9 @@ def _percent(probability: float) -> str:
     """One decimal; of what is rare, two digits."""
     if probability < 1e-6:
         return "<0.0001%"
-    return (
-        f"{100 * probability:.1f}%"
-        if probability >= 0.01
-        else f"{float(f'{100 * probability:.2g}'):f}".rstrip("0") + "%"
-    )
+    if probability >= 0.00995:
+        return f"{100 * probability:.1f}%"
+    return f"{float(f'{100 * probability:.2g}'):f}".rstrip("0") + "%"
 
 
 def _header(layers: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -225,7 +226,7 @@ def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any
     folder = run / "exports" / "ctranslate2-float32"
     folder.mkdir()
     os.mkfifo(folder / "certificate.json")
-    with pytest.raises(ExportError, match="no certificate that can be read: remove the folder"):  # without waiting
+    with pytest.raises(ExportError, match="remove it, and it is made anew"):  # without waiting
         CTranslate2Translator(run, threads=1)
     (folder / "certificate.json").unlink()
     CTranslate2Translator(run, threads=1)
@@ -239,7 +240,7 @@ def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any
             try:
                 CTranslate2Translator(run, threads=1, warn=told.append)
             except ExportError as error:
-                assert "is no part of the export" in str(error)
+                assert "remove it, and it is made anew" in str(error)
                 (folder / "model.bin").unlink()
                 (folder / "model.bin").touch()
             else:
@@ -247,12 +248,24 @@ def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any
                 assert (folder / "model.bin").is_file() and not (folder / "model.bin").is_symlink()
 
 
-def test_a_certificate_that_cannot_be_read_is_told_with_the_remedy(make_run: Any) -> None:
+@pytest.mark.parametrize("damage", ["certificate", "other file", "folder in place of the model", "file for the folder"])
+def test_what_the_program_does_not_replace_is_told_with_the_remedy(make_run: Any, damage: str) -> None:
     run = make_run()
     folder = CTranslate2Translator(run, threads=1).folder
-    (folder / "certificate.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ExportError, match="no certificate that can be read: remove the folder, and it is made anew"):
-        CTranslate2Translator(run, threads=1)
+    if damage == "certificate":
+        (folder / "certificate.json").write_text("{", encoding="utf-8")
+    elif damage == "other file":
+        (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    elif damage == "folder in place of the model":
+        (folder / "model.bin").unlink()
+        (folder / "model.bin").mkdir()
+    else:
+        shutil.rmtree(folder)
+        folder.touch()
+    told: list[str] = []
+    with pytest.raises(ExportError, match=r"holds something else as well: remove it, and it is made anew$"):
+        CTranslate2Translator(run, threads=1, warn=told.append)
+    assert told == []
 
 
 def test_an_export_that_cannot_be_loaded_is_told_in_one_line(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ import torch
 from seq2seq.config import DecodingConfig, ModelConfig
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
-from seq2seq.inspection.explaining import MOST_PIECES, Explanation, explain_translation
-from seq2seq.inspection.report import format_explanation
-from seq2seq.model.transformer import EOS, Transformer
+from seq2seq.inspection.explaining import MOST_PIECES, Explanation, _with_unknown, explain_translation
+from seq2seq.inspection.report import _percent, format_explanation
+from seq2seq.model.transformer import EOS, UNK, Transformer
 
 Cli = Callable[..., Any]
 SENTENCE = "the small cat sees the old dog"
@@ -138,6 +138,7 @@ def test_neighbours_are_those_with_the_highest_cosine(untrained: Translator) -> 
         (["a"], None, {}, r"the sentence is \['a'\], not text"),
         ("a", b"b", {}, "the translation is b'b', not text"),
         (SENTENCE, None, {"top": 2.5}, "top = 2.5"),
+        (SENTENCE, None, {"top": True}, "top = True"),
         ("cat " * MOST_PIECES, None, {}, "at most 29 can be looked at"),
         (SENTENCE, "Hund " * 40, {}, "the translation has"),
         (SENTENCE, None, {"top": 0}, "top = 0"),
@@ -191,6 +192,28 @@ def test_unknown_text_is_shown_as_it_stands(untrained: Translator) -> None:
     assert explained.neighbours[sources.index("<unk:猫>")] == []
     assert all(similar for piece, similar in zip(sources, explained.neighbours, strict=True) if "unk" not in piece)
     assert "<unk:猫>" in format_explanation(explained)
+    control = explain_translation(untrained, "the \t\x1b cat", TRANSLATION).source_pieces
+    assert [piece for piece in control if "unk" in piece] == ["<unk:\\t\\x1b>"]
+
+
+def test_unknown_text_has_a_name_where_one_character_becomes_several_pieces() -> None:
+    shown = _with_unknown(
+        ["▁", "1", "<unk>", "2", "▁x"], [7, 8, UNK, 9, 10], "½ x", [(0, 0), (0, 0), (0, 0), (0, 1), (1, 3)]
+    )
+    assert shown == ["▁", "1", "<unk:½>", "2", "▁x"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(1.0, "100.0%"), (0.25, "25.0%"), (0.00999, "1.0%"), (0.0099, "0.99%"), (1.25e-5, "0.0013%"), (1e-9, "<0.0001%")],
+)
+def test_probabilities_have_digits_that_tell(probability: float, text: str) -> None:
+    assert _percent(probability) == text
+
+
+def test_a_line_may_end_as_lines_do(untrained: Translator) -> None:
+    explained = explain_translation(untrained, f"{SENTENCE}\n", f"{TRANSLATION}\n")
+    assert (explained.source, explained.translation) == (SENTENCE, TRANSLATION)
 
 
 def explained_by_hand() -> Explanation:
