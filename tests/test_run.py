@@ -112,7 +112,7 @@ def test_opening_what_is_no_run_says_what_to_do(tmp_path: Path) -> None:
     fails(lambda: Run.open(tmp_path / "none"), "none: no such run folder", "seq2seq train")
     fails(lambda: Run.open(tmp_path), "not a run folder", "config.toml")
     (tmp_path / "file").touch()
-    fails(lambda: Run.open(tmp_path / "file"), "file: no such run folder")
+    fails(lambda: Run.open(tmp_path / "file"), "file: is a file; the folder of a run is expected there")
 
 
 def test_a_run_is_not_taken_unasked(finished: Run) -> None:
