@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.decoding.options import Normalization, Options, text_of
+from seq2seq.decoding.scoring import longest_output
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
 from seq2seq.model.attention import AttentionWeights
@@ -23,7 +24,7 @@ from seq2seq.model.transformer import BOS, EOS, PAD, UNK, Transformer
 from seq2seq.text.tokenizer import Tokenizer
 
 MOST_PIECES = 256  # of a side; attention over more is nothing that a person reads
-SPECIAL = (PAD, UNK, BOS)  # nothing that a sentence has learned
+SPECIAL = (PAD, UNK, BOS)  # no pieces of a source in training: nothing is learned of them there
 
 Weighed = tuple[str, float]  # a piece, and how probable or how similar it is
 
@@ -165,8 +166,7 @@ def _printable(character: str) -> str:
 
 
 def _check_length(what: str, pieces: int, model: Transformer, configured: int = MOST_PIECES) -> None:
-    learned = model.config.max_positions if model.config.positions == "learned" else MOST_PIECES
-    most = min(MOST_PIECES, configured, learned) - 1
+    most = min(MOST_PIECES - 1, configured, longest_output(model) - 1)  # end-of-sentence comes on top
     if pieces > most:
         raise OptionError(f"the {what} has {pieces:,} pieces; at most {most:,} can be looked at: give a shorter one")
 

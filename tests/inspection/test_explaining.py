@@ -152,6 +152,19 @@ def test_what_cannot_be_shown_is_refused(
         explain_translation(untrained, source, target, **changes)
 
 
+def test_what_translates_whole_is_explained_whole(translator: Translator) -> None:
+    """A sentence of as many pieces as the configuration lets through is not too long."""
+    pieces = len(translator.tokenizer.encode_source([SENTENCE])[0])
+    for most in (pieces, pieces - 1):
+        config = translator.config.model_copy(update={"max_source_length": most})
+        limited = Translator.of(translator.model, translator.tokenizer, config)
+        if limited.translate([SENTENCE])[0].complete:
+            assert len(explain_translation(limited, SENTENCE).source_pieces) == pieces + 1
+        else:
+            with pytest.raises(OptionError, match=f"at most {most} can be looked at"):
+                explain_translation(limited, SENTENCE)
+
+
 def test_an_ensemble_is_refused(tiny_run: Any) -> None:
     with pytest.raises(OptionError, match="name one run"):
         explain_translation(Translator([tiny_run.path, tiny_run.path]), SENTENCE)
