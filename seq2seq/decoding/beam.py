@@ -212,12 +212,14 @@ class Beams:
         self.trace = Trace(sentences, beam_size)
         self.live = torch.arange(sentences, device=device)
         self.limits = limits  # [B]
-        self.limit_penalties = penalty(limits)  # [B]
+        self.limit_penalties = penalty(limits).float()  # [B]
         self.pieces = torch.full((sentences, 1), BOS, device=device)  # [B, w], the newest
-        self.totals = torch.zeros(sentences, 1, device=device)  # [B, w], log-probabilities; -inf where there is none
+        # [B, w], log-probabilities; -inf where there is none.
+        self.totals = torch.zeros(sentences, 1, dtype=torch.float32, device=device)
         self.places = torch.zeros_like(self.pieces)  # [B, w], where the previous step put them
         self.free = torch.full_like(limits, beam_size)  # [B], places without a finished hypothesis
-        self.best = torch.full((sentences, n_best), -math.inf, device=device)  # finished scores, descending
+        # Finished scores, descending.
+        self.best = torch.full((sentences, n_best), -math.inf, dtype=torch.float32, device=device)
         # All pieces so far [R, t], where constraints want to see them; the fullest bank where phrases are required.
         self.histories = None if constraints is None else torch.zeros(sentences, 0, dtype=torch.int64, device=device)
         self.fullest = constraints.required.total if constraints is not None and constraints.required else 0

@@ -139,7 +139,7 @@ class Engine:
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor as float32, which lives as long as this."""
-        kept = torch.empty(tensor.shape).copy_(tensor.detach())
+        kept = native.floats(*tensor.shape).copy_(tensor.detach())
         self._kept.append(kept)
         return kept.data_ptr()
 
@@ -195,6 +195,7 @@ class Engine:
         return table.detach().float().contiguous()
 
     def start(self, source: Tensor) -> EngineDecoding:
+        """source [B, S] ends with padding, and has none between pieces."""
         real = source != PAD
         lengths, ids = real.sum(1), source[real].to(torch.int64)
         native.check_ids(ids, self.source_vocab_size)
@@ -203,7 +204,7 @@ class Engine:
         width = (self.size + BLOCK - 1) // BLOCK * BLOCK
         floats = self.num_layers * self.heads * (keys * self.size + lengths * width)
         offsets = F.pad(floats.cumsum(0), (1, 0))
-        memory = torch.empty(int(offsets[-1]))
+        memory = native.floats(int(offsets[-1]))
         positions = self.positions(self.source_positions, sentences.longest)
         inputs = positions, ids, sentences.positions, sentences.starts
         native.run("encode_sentences", memory, offsets, self.address, *inputs, len(lengths))
@@ -238,10 +239,10 @@ class EngineDecoding:
             raise ValueError(f"{rows} pieces for {self.rows} rows")
         native.check_ids(pieces, engine.target_vocab_size)
         self.make_room()
-        newest = torch.empty(engine.num_layers, rows, 2 * engine.heads * engine.size)
+        newest = native.floats(engine.num_layers, rows, 2 * engine.heads * engine.size)
         self.kept.append(newest)
         self.steps[self.count], self.counts[self.count] = newest.data_ptr(), rows
-        states = torch.empty(rows, engine.d_model)
+        states = native.floats(rows, engine.d_model)
         past, of = self.history(), self.memories(rows // len(self.lengths))
         addresses = engine.address, ctypes.addressof(past), ctypes.addressof(of)
         native.run("decode_step", states, *addresses, self.positions[self.count], pieces)
@@ -293,13 +294,13 @@ class _Best:
         self.engine, self.states = engine, states
 
     def all(self) -> Tensor:
-        logits = torch.empty(len(self.states), self.engine.target_vocab_size)
+        logits = native.floats(len(self.states), self.engine.target_vocab_size)
         native.run("project_states", logits, self.states, self.engine.address, len(self.states))
         return allowed(logits.log_softmax(1))
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
         rows, count = len(self.states), min(count, self.engine.target_vocab_size - EOS)
-        values, ids = torch.empty(rows, count), torch.empty(rows, count, dtype=torch.int64)
+        values, ids = native.floats(rows, count), torch.empty(rows, count, dtype=torch.int64)
         if count > MANY:  # the kernel keeps the best in order, which takes count^2
             values, ids = self.all().topk(count, dim=1)
             ids, order = ids.sort(1)

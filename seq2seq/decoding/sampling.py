@@ -1,7 +1,8 @@
 """Sampling translations: temperature, top-k (Fan et al. 2018) and top-p (Holtzman et al. 2020).
 
 What is drawn for a sentence is a function of that sentence's seed: a counter-based generator gives one uniform number
-a step, and the inverse of the cumulative distribution turns it into a piece. The batch around it changes nothing.
+a step, and the inverse of the cumulative distribution turns it into a piece. Other sentences of the batch have no part
+in it, beyond what they change in the last bits of torch's sums where there are no compiled kernels.
 """
 
 from __future__ import annotations

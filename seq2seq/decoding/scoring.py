@@ -63,7 +63,7 @@ def _log_probabilities(logits: Tensor, pieces: Tensor) -> Tensor:
         return logits.log_softmax(1, dtype=torch.float32).gather(1, pieces[:, None]).squeeze(1)
     count, vocabulary = logits.shape
     native.check_ids(pieces, vocabulary)
-    nll, uniform, inverse = torch.empty(3, count).unbind()
+    nll, uniform, inverse = native.floats(3, count).unbind()
     native.call("cross_entropy", logits.dtype, logits, nll, uniform, inverse, pieces, count, vocabulary, 0.0, 0)
     return nll.neg()
 

@@ -57,7 +57,7 @@ def advance(search: Beams) -> None:
     a_step = rows * engine.num_layers * 2 * engine.heads * engine.size
     room = min(decoding.ancestry.shape[1], len(decoding.positions), int(search.limits.max())) - first
     most = max(1, min(room, FLOATS // a_step))
-    kept, moved = torch.empty(most, a_step), torch.empty(rows, decoding.ancestry.shape[1], dtype=torch.int32)
+    kept, moved = native.floats(most, a_step), torch.empty(rows, decoding.ancestry.shape[1], dtype=torch.int32)
     decoding.ancestry = torch.cat([decoding.ancestry, moved[len(decoding.ancestry) :]])
     traced = [
         torch.zeros(most, sentences, k, dtype=kind) for kind in (torch.int64, torch.int64, torch.float32, torch.bool)
@@ -91,4 +91,5 @@ def _with_room(values: Tensor, rows: int) -> Tensor:
 def _penalties(penalty: Penalty, first: int, most: int) -> Tensor:
     """By length: of those that `most` steps after the first ones can end with."""
     lengths = range(first + 1, first + most + 1)
-    return torch.tensor([*[math.nan] * (first + 1), *(float(penalty(float(length))) for length in lengths)])
+    values = [*[math.nan] * (first + 1), *(float(penalty(float(length))) for length in lengths)]
+    return torch.tensor(values, dtype=torch.float32)

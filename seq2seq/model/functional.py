@@ -40,14 +40,14 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, cast = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_bias = torch.empty(grad.shape[1])
+        grad_bias = native.floats(grad.shape[1])
         native.call("column_sums", grad.dtype, grad_bias, grad, *grad.shape)
         return grad @ cast, (grad.t() @ x).to(ctx.dtypes[0]), grad_bias.to(ctx.dtypes[1])
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """Layer normalisation (Ba et al. 2016) over the last dimension; statistics are float32 whatever the dtype of x."""
-    fits = weight.dtype == torch.float32 and native.usable(weight, bias)
+    fits = weight.dtype == torch.float32 and native.usable(weight, bias) and weight.shape == bias.shape == x.shape[-1:]
     if torch.is_grad_enabled() and fits and native.usable(x):
         normed: Tensor = _LayerNorm.apply(x, weight, bias, epsilon)  # type: ignore[no-untyped-call]
         return normed
@@ -61,7 +61,7 @@ class _LayerNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         size = x.shape[-1]
         rows = x.numel() // size
-        out, mean, rstd = torch.empty_like(x), torch.empty(rows), torch.empty(rows)
+        out, mean, rstd = torch.empty_like(x), native.floats(rows), native.floats(rows)
         native.call("layer_norm", x.dtype, out, mean, rstd, x, weight, bias, rows, size, epsilon)
         ctx.save_for_backward(x, weight, mean, rstd)
         return out
@@ -83,6 +83,7 @@ def embed(
     """dropout(factor * table[ids] + positions[places]) for ids and places [N] -> [N, D]; drop 0 for no dropout."""
     fixed = not positions.requires_grad and native.usable(table, positions) and table.dtype == torch.float32
     fits = dtype in native.TYPES and native.usable_ids(ids) and native.usable_ids(places)
+    fits = fits and ids.shape == places.shape and positions.shape[1:] == table.shape[1:]
     if fixed and fits and torch.is_grad_enabled():
         embedded: Tensor = _Embed.apply(table, positions, ids, places, factor, drop, dtype)  # type: ignore[no-untyped-call]
         return embedded
@@ -115,7 +116,7 @@ class _Embed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (ids,) = ctx.saved_tensors
-        grad_table = torch.zeros(ctx.size)
+        grad_table = native.floats(*ctx.size).zero_()
         shape = grad.shape
         native.call("embed_backward", grad.dtype, grad_table, grad.contiguous(), ids, *shape, ctx.factor, *ctx.random)
         return grad_table, *(None,) * 6

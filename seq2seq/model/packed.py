@@ -28,7 +28,8 @@ class Sentences:
     """Where sentences stand among N rows: sentence b has rows starts[b] ... starts[b + 1] - 1.
 
     starts [B + 1] and positions [N], the place of each token in its sentence, are int64. tokens is starts[B]; rows
-    after it belong to no sentence, and attention gives 0 for them. longest is the most tokens of a sentence.
+    after it, which only batches on a CPU have, belong to no sentence, and attention gives 0 for them. longest is the
+    most tokens of a sentence.
     """
 
     starts: Tensor
@@ -39,6 +40,7 @@ class Sentences:
     @staticmethod
     def of(starts: Tensor, rows: int | None = None) -> Sentences:
         """From starts [B + 1]; every sentence has at least one token. rows: N, if there are more than tokens."""
+        starts = starts.to(torch.int64).contiguous()
         lengths, tokens = starts.diff(), int(starts[-1])
         positions = torch.zeros(tokens if rows is None else rows, dtype=torch.int64)
         torch.sub(torch.arange(tokens), starts[:-1].repeat_interleave(lengths), out=positions[:tokens])
@@ -96,6 +98,7 @@ def attend_packed(projected: Tensor, memory: Tensor | None, layout: Packed, drop
     the query, memory [Nk, 2, H, K] key and value. `dropout` falls on the weights.
     """
     inputs = (projected,) if memory is None else (projected, memory)
+    _check_fit(*inputs, layout=layout)
     if native.usable(*inputs):
         random = native_dropout(dropout, training=True)
         attended: Tensor = _NativeAttention.apply(projected, memory, layout, random)  # type: ignore[no-untyped-call]
@@ -104,6 +107,17 @@ def attend_packed(projected: Tensor, memory: Tensor | None, layout: Packed, drop
     if _has_varlen(query, dropout):
         return _varlen(query, key, value, layout)
     return _attend_padded(query, key, value, layout, dropout)
+
+
+def _check_fit(projected: Tensor, memory: Tensor | None = None, *, layout: Packed) -> None:
+    """Raises ValueError for shapes that do not belong together: kernels read and write where they are told to."""
+    keys = projected if memory is None else memory
+    tokens = layout.queries.tokens, layout.keys.tokens
+    if tokens[0] > len(projected) or tokens[1] > len(keys) or keys.shape[2:] != projected.shape[2:]:
+        raise ValueError(
+            f"queries {tuple(projected.shape)} and keys {tuple(keys.shape)} do not fit sentences of {tokens[0]} and "
+            f"{tokens[1]} tokens"
+        )
 
 
 def _parts(projected: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,7 +183,7 @@ class _NativeAttention(torch.autograd.Function):
         query, key, value = _parts(projected, memory)
         rows, heads, size = query.shape
         out = query.new_empty(rows, heads, size)
-        statistics = torch.empty(rows, heads, 2)
+        statistics = native.floats(rows, heads, 2)
         shape = layout.queries.count, heads, size, query.stride(0), key.stride(0)
         pointers = query, key, value, layout.queries.starts, layout.keys.starts
         rest = int(layout.causal), layout.keys.longest, *random

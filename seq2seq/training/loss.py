@@ -40,6 +40,8 @@ def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoo
     smoothing / V and the correct one 1 - smoothing more. Matrix products and probabilities have the dtype of
     `states`; the softmax is computed in float32 whatever it is, and so are the sums.
     """
+    if len(targets) > len(states):
+        raise ValueError(f"{len(targets)} targets for {len(states)} states")
     wanted = torch.is_grad_enabled()  # inside the function it always is off
     if native.usable(states) and native.usable_ids(targets):
         loss, nll = _Native.apply(states, weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]
@@ -89,7 +91,8 @@ class _Native(_Saved):
         shared = share * weight.sum(0, dtype=torch.float32) if differentiate else None
         size = even_chunk(len(states), chunk_tokens(vocabulary, NATIVE_CHUNK_BYTES // states.element_size()))
         logits = states.new_empty(min(len(states), size), vocabulary)
-        nll, uniform, inverse = torch.empty(len(targets)), torch.empty(len(targets)), torch.zeros(len(states), 1)
+        nll, uniform = native.floats(2, len(targets)).unbind()
+        inverse = native.floats(len(states), 1).zero_()
         grad_states = torch.empty_like(states) if differentiate else None
         grad_weight: Tensor | None = None
         for start in range(0, len(states), size):

@@ -29,6 +29,8 @@ def paired_cross_entropy(
 
     states_a, states_b: [N, D] of two passes. Everything else is as in `smoothed_cross_entropy`.
     """
+    if states_a.shape != states_b.shape or len(targets) > len(states_a):
+        raise ValueError(f"{len(targets)} targets for states {tuple(states_a.shape)} and {tuple(states_b.shape)}")
     loss, nll = _Paired.apply(states_a, states_b, weight, targets, smoothing, alpha)  # type: ignore[no-untyped-call]
     return loss, nll
 
@@ -78,8 +80,8 @@ def _native_chunk(a: Tensor, b: Tensor, targets: Tensor, smoothing: float, alpha
     """With the compiled kernel. Rows past the last target have gradients of 0."""
     count, vocabulary = len(targets), a.shape[1]
     native.check_ids(targets, vocabulary)
-    nll, uniform, divergence = torch.empty(3, count).unbind()
-    scratch = torch.empty(2 * vocabulary)
+    nll, uniform, divergence = native.floats(3, count).unbind()
+    scratch = native.floats(2 * vocabulary)
     results = a, b, nll, uniform, divergence
     native.call("cross_entropy_pair", a.dtype, *results, targets, scratch, count, vocabulary, smoothing, alpha, 1)
     a[count:].zero_()

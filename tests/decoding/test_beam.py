@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2seq.decoding.beam import beam_search, greedy_search, length_penalty
-from seq2seq.decoding.engine import EngineDecoding
+from seq2seq.decoding.engine import Engine, EngineDecoding
 from seq2seq.decoding.scorer import TransformerDecoding, largest
 from seq2seq.model.transformer import BOS, EOS, PAD, UNK
 
@@ -170,7 +170,9 @@ def test_results_do_not_depend_on_the_batch(make_model, make_source, beam_size):
         [alone] = search([row], lengths[row])
         for other in (alone, backwards[row]):
             assert [outcome(h) for h in other] == [outcome(h) for h in together[row]]
-            assert [h.score for h in other] == pytest.approx([h.score for h in together[row]], abs=1e-4)
+            scores = [h.score for h in together[row]]
+            # The kernels' sums do not depend on the batch; those of torch do, in the last bits.
+            assert [h.score for h in other] == (scores if Engine.serves(model) else pytest.approx(scores, abs=1e-4))
 
 
 def test_hypotheses_score_the_same_again(make_model, make_source, rescore):
@@ -187,7 +189,7 @@ def test_hypotheses_score_the_same_again(make_model, make_source, rescore):
 
 def test_special_pieces_are_never_generated_and_nothing_is_renormalised(make_model, make_source, rescore):
     # Padding, unknown and begin-of-sentence take nearly all of the probability.
-    model, source = make_model(2, 10, biases={PAD: 20.0, UNK: 20.0, BOS: 20.0}), make_source(2, 10, [3, 5, 4])
+    model, source = make_model(2, 10, biases={PAD: 200.0, UNK: 200.0, BOS: 200.0}), make_source(2, 10, [3, 5, 4])
     found = beam_search(model, source, [6, 6, 6], beam_size=4, length_penalty=0.6, n_best=4)
     for hypotheses in [greedy_search(model, source, [6, 6, 6]), *zip(*found, strict=True)]:
         assert all(piece > EOS for h in hypotheses for piece in h.pieces)

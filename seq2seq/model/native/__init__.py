@@ -9,6 +9,7 @@ where the processor, or the compiler, had no more; `on` the newest that runs, as
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from seq2seq.errors import OptionError
 
-VERSION = 7  # of the functions' signatures, as kernels.c says it
+SOURCES = ("kernels.c", "kernels.inc", "steps.inc")  # as in setup.py
 
 _enabled: ContextVar[bool] = ContextVar("native_kernels_enabled", default=True)
 
@@ -87,14 +88,14 @@ def _chosen() -> tuple[str, ctypes.CDLL] | None:
 
 
 def _load(file: str) -> ctypes.CDLL | None:
-    """The library of that name beside this file, or None where it was not built, or was for another version of it."""
+    """The library of that name beside this file, or None where it was not built, or was built from other sources."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(file + suffix)
         if not path.exists():
             continue
         try:
             library = ctypes.CDLL(str(path))
-            if library.kernels_version() != VERSION:
+            if out_of_date(library):
                 continue
             for name, types in _SIGNATURES.items():
                 for suffix_of_type in TYPES.values():
@@ -107,6 +108,42 @@ def _load(file: str) -> ctypes.CDLL | None:
             continue  # for another machine
         return library
     return None
+
+
+def out_of_date(library: ctypes.CDLL) -> bool:
+    """Whether a library was built from other sources than lie here: they were changed, or fetched, and not built."""
+    function = library.kernels_source
+    function.argtypes, function.restype = (), ctypes.c_uint64
+    here = sources_hash()
+    return here is not None and function() != here
+
+
+def sources_hash() -> int | None:
+    """64 bits of the SHA-256 of the sources, as setup.py compiles them in; None in a package without them."""
+    digest = hashlib.sha256()
+    try:
+        for name in SOURCES:
+            digest.update(Path(__file__).with_name(name).read_bytes())
+    except OSError:
+        return None
+    return int.from_bytes(digest.digest()[:8], "big")
+
+
+def are_out_of_date() -> bool:
+    """Whether there are kernels which are not used because they were built from other sources."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(GENERATIONS[0][1] + suffix)
+        try:
+            if path.exists():
+                return out_of_date(ctypes.CDLL(str(path)))
+        except (OSError, AttributeError):
+            return True
+    return False
+
+
+def floats(*shape: int) -> Tensor:
+    """A tensor for a kernel to write float32 numbers to, whatever torch's default type and device are; not filled."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def _library() -> ctypes.CDLL | None:

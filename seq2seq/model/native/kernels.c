@@ -13,18 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef _MSC_VER
-#define EXPORT __declspec(dllexport)
-#define INLINE static __forceinline
-#else
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
-#endif
 #define PRAGMA(text) _Pragma(#text)
 #define SIMD PRAGMA(omp simd)
 #define SIMD_SUM(...) PRAGMA(omp simd reduction(+ : __VA_ARGS__))
 
-EXPORT int64_t kernels_version(void) { return 7; }
+/* Of what this was built from: setup.py has it from the files. */
+EXPORT uint64_t kernels_source(void) { return KERNELS_SOURCE; }
 
 /* This file is compiled once for each generation of x86-64 processors (see setup.py); __init__.py takes the newest that
  * this processor has the instructions of: 2 AVX-512, 1 AVX2, 0 neither, or another architecture. */
@@ -70,7 +66,7 @@ INLINE uint16_t store_bf16(float value) {
 
 /* e^x for x <= 88, relative error below 2e-7; smaller than -87 counts as -87. 2^n e^r, n the integer next to x / ln 2; the
  * polynomial was fitted to e^r - 1 on [-ln 2 / 2, ln 2 / 2], for the smallest relative error of e^r (9e-8). A NaN stays
- * one if its last nine bits are 0, as they are in those that arithmetic makes. */
+ * one, whatever its bits: p is one, and is multiplied by 2^n. */
 INLINE float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
     float shifted = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the fraction is rounded away */
@@ -82,7 +78,7 @@ INLINE float exponential(float x) {
     p = p * r + 4.999914953e-1f;
     p = p * r + 9.999997072e-1f;
     p = p * r + 1.0f;
-    return float_of(bits_of(p) + (bits_of(shifted) << 23)); /* the low bits of `shifted` are n */
+    return p * float_of((bits_of(shifted) << 23) + 0x3f800000u); /* 2^n: the low bits of `shifted` are n */
 }
 
 /* 32 random bits, a pure function of seed and index: two rounds of multiply and shift (constants of "lowbias32",
