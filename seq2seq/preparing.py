@@ -59,18 +59,21 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
         raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
     if is_tsv(data.train_pairs) and not data.tsv_quotes and (remark := _remark_on_quotes(text)):
         observer.message(f"{data.train_pairs}: {remark}")
+    # Before anything takes long.
+    valid_text, test_text = _held_out(config, run, "valid"), _held_out(config, run, "test")
     if kept is not None:
         tokenizer = kept
     elif initial is not None:
         tokenizer = initial.tokenizer()
     else:
         seed = derived_seed(config.training.seed, "tokenizer") % 2**31
-        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed)
+        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed, pairs=len(text))
+        if resume:
+            _check_made_anew(run, tokenizer)
     encode = tokenizer.encode_source, tokenizer.encode_target
     train = build_piece_corpus(text, *encode, data, folder / "train.pieces", counts, filters=True)
     if not len(train):
         raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
-    valid_text = _held_out(config, run, "valid")
     valid = None
     identity = {
         "corpus": content_hash(train.path),
@@ -85,7 +88,7 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
         _check_validation(config, valid)
         identity["validation"] = content_hash(valid.path)
-    return Corpora(train, text, valid, valid_text, _held_out(config, run, "test"), counts, tokenizer, identity)
+    return Corpora(train, text, valid, valid_text, test_text, counts, tokenizer, identity)
 
 
 def _remark_on_quotes(text: TextCorpus) -> str | None:
@@ -140,6 +143,16 @@ def _kept_tokenizer(config: Config, run: Run, observer: Observer) -> Tokenizer |
         raise RunError(f"{what}, and nothing tells what it was: copy it anew, or start anew with --overwrite")
     observer.message(f"{what}: it is made anew")
     return None
+
+
+def _check_made_anew(run: Run, tokenizer: Tokenizer) -> None:
+    """Raises RunError where it is not the one that the run began with."""
+    if run.known_identity().get("tokenizer", found := tokenizer.content_hash()) != found:
+        raise RunError(
+            f"{run.path}: the tokenizer that the corpus gives is not the one that this run began with: the corpus, or "
+            "SentencePiece, is another one; put it back, copy the tokenizer from a copy of the run, or start anew with "
+            "--overwrite"
+        )
 
 
 def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:

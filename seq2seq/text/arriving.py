@@ -104,7 +104,7 @@ class _Arriving(io.RawIOBase):
         try:
             descriptor = stream.fileno()
             select.select([descriptor], [], [], 0)
-        except (OSError, ValueError):  # in memory; on Windows; a number that select cannot take
+        except (OSError, ValueError):  # in memory; a number that select cannot take
             return None
         return cls(descriptor)
 

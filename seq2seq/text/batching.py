@@ -93,9 +93,9 @@ def plan_epoch(
 def _sorted(order: Indices, source_lengths: Lengths, target_lengths: Lengths, width: int) -> Indices:
     """Sorts by target length in steps of `width`, then by source length, then by target length; equals stay in order.
 
-    The lengths come in the same order in every epoch, and so all epochs have the same number of batches. Source
-    lengths rise and fall by turns from one step to the next, so that a batch that takes in the end of one and the
-    beginning of the next has sources of one length.
+    The lengths come in the same order in every epoch, and so all epochs have the same number of batches, unless pieces
+    are sampled. Source lengths rise and fall by turns from one step to the next, so that a batch that takes in the end
+    of one and the beginning of the next has sources of one length.
     """
     source, step = source_lengths[order], target_lengths[order] // width
     return order[np.lexsort((target_lengths[order], np.where(step % 2 == 0, source, -source), step))]

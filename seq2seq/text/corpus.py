@@ -33,7 +33,7 @@ from seq2seq.text.tokenizer import UNK
 Encode = Callable[[list[str]], list[list[int]]]
 
 BATCH_PAIRS = 10_000  # pairs in an Arrow record batch
-BATCH_CHARACTERS = 16_000_000  # and characters: an Arrow string column ends at 2 GiB
+BATCH_CHARACTERS = 4_000_000  # and characters: their pieces take ten times as many bytes while a batch is encoded
 
 TEXT_SCHEMA = pa.schema([("source", pa.string()), ("target", pa.string())])
 PIECE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("line", pa.int64())])
@@ -84,7 +84,7 @@ class TextCorpus:
         return self._source[index].as_py(), self._target[index].as_py()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for sources, targets in self.slices(BATCH_PAIRS):
+        for sources, targets in self.batches():
             yield from zip(sources, targets, strict=True)
 
     def sources(self) -> Iterator[str]:
@@ -95,10 +95,14 @@ class TextCorpus:
         """The target sentences in order; as many at a time are in memory as a record batch holds."""
         return (text for chunk in self._target.chunks for text in chunk.to_pylist())
 
-    def slices(self, size: int) -> Iterator[tuple[list[str], list[str]]]:
-        """The pairs in order as (sources, targets) of `size` sentences each; the last may be shorter."""
-        for start in range(0, len(self), size):
-            yield self._source.slice(start, size).to_pylist(), self._target.slice(start, size).to_pylist()
+    def batches(self) -> Iterator[tuple[list[str], list[str]]]:
+        """The pairs in order as (sources, targets), as many at a time as a record batch holds: bounded in memory."""
+        for batch in self._table.to_batches():
+            yield batch.column(0).to_pylist(), batch.column(1).to_pylist()
+
+    def first(self, count: int) -> tuple[list[str], list[str]]:
+        """The sources and the targets of the first pairs, `count` of them or as many as there are."""
+        return self._source.slice(0, count).to_pylist(), self._target.slice(0, count).to_pylist()
 
 
 def build_text_corpus(
@@ -213,7 +217,7 @@ def build_piece_corpus(
     counts = counts if counts is not None else FilterCounts()
     start = 0
     with _arrow_writer(path, PIECE_SCHEMA) as writer:
-        for sources, targets in text.slices(BATCH_PAIRS):
+        for sources, targets in text.batches():
             lines = range(start, start + len(sources))
             rows = list(zip(encode_source(sources), encode_target(targets), lines, strict=True))
             if filters:
@@ -317,7 +321,7 @@ def source_hashes(text: TextCorpus) -> dict[str, npt.NDArray[np.int64]]:
 
     np.isin against them tells which sentences of a test set were in the training data.
     """
-    parts = [hash_sources(sources) for sources, _ in text.slices(BATCH_PAIRS)] or [hash_sources([])]
+    parts = [hash_sources(sources) for sources, _ in text.batches()] or [hash_sources([])]
     exact, normalized = (np.unique(np.concatenate(side)) for side in zip(*parts, strict=True))
     return {"exact": exact, "normalized": normalized}
 

@@ -20,6 +20,7 @@ MAX_NORMALIZED_BYTES = 256  # what one character becomes: 33 at most in Unicode'
 MAX_SETTING_BYTES = 1 << 20  # texts in trainer_spec, such as the name of the corpus, or a list of symbols
 TRAINER_MODEL_TYPE, UNIGRAM, BPE, CHAR = 3, 1, 2, 4
 TRAINER_UNK_SURFACE = 44  # the text that stands for an unknown piece in every translation
+NORMAL = 1  # of a piece that text is made of; others are unknown, control, user-defined, unused, byte
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 Field = tuple[int, int, int | bytes]  # number, wire type, value
@@ -47,6 +48,16 @@ def check_model_proto(content: bytes) -> None:
             raise ModelProtoError(f"field {number} is of wire type {kind}")
     if not 0 < num_pieces <= MAX_PIECES or trainers != 1:
         raise ModelProtoError(f"it has {num_pieces:,} pieces and {trainers} descriptions of its training")
+
+
+def piece_types(content: bytes) -> list[int]:
+    """The type of each piece of a model that `check_model_proto` has let pass."""
+    types = []
+    for number, _, piece in _fields(content):
+        if number == 1 and isinstance(piece, bytes):
+            given = [value for field, _, value in _plain_piece(piece) or _fields(piece) if field == 3]
+            types.append(int(given[-1]) if given else NORMAL)
+    return types
 
 
 def _check_piece(content: bytes, number: int) -> None:

@@ -184,6 +184,8 @@ def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: is empty, and its first line should name the columns (data.tsv_header)")
     first, second = _tsv_columns(path, data, names)
     for number, fields in rows:
+        if fields == [""]:  # an empty line
+            continue
         if max(first, second) >= len(fields):
             raise DataError(
                 f"{path}, line {number}: no column {max(first, second) + 1}, only {len(fields)}, separated by tabs; "
@@ -224,14 +226,16 @@ def _quoted_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     lines = (line.replace("\r", " ") + "\n" for line in read_lines(path))
     rows = csv.reader(lines, delimiter="\t", strict=True)
     while True:
+        begins = rows.line_num + 1
         try:
             fields = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
+            where = f"line {begins:,}" if rows.line_num <= begins else f"lines {begins:,} to {rows.line_num:,}"
             raise DataError(
-                f"{path}, line {rows.line_num}: quotes that do not fit together ({error}); correct them, or where "
-                "quotes are only text, set data.tsv_quotes = false"
+                f"{path}, {where}: quotes that do not fit together ({error}); correct them, or where quotes are only "
+                "text, set data.tsv_quotes = false"
             ) from None
         yield rows.line_num, [" ".join(field.split("\n")) for field in fields] or [""]
 
@@ -253,6 +257,9 @@ def _jsonl_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
 def _hub_pairs(data: DataConfig, split: str) -> Iterator[tuple[str, str]]:
     import datasets  # over a second, and only here
 
+    field = next((f"data.{name}_split" for name in ("valid", "test") if getattr(data, f"{name}_split") == split), "")
+    none = f'set {field} = ""' if field else "name another with data.train_split"
+
     name = f"dataset {data.dataset}" + (f" ({data.dataset_config})" if data.dataset_config else "")
     try:
         dataset = datasets.load_dataset(data.dataset, data.dataset_config or None, split=split)
@@ -260,7 +267,7 @@ def _hub_pairs(data: DataConfig, split: str) -> Iterator[tuple[str, str]]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"{name}, split {split}: cannot be loaded: {reason[:300]}; check data.dataset, data.dataset_config, the "
-            f"split and the network"
+            f"split (where there is no such one, {none}) and the network"
         ) from None
     columns = _columns(dataset.column_names, data, name)
     # The others may be large, or audio that is decoded when it is read.
@@ -281,8 +288,15 @@ def _columns(names: Collection[str], data: DataConfig, where: str) -> tuple[Colu
                 f"{where}: has a field 'translation'; set data.source_language and data.target_language to the two "
                 f"languages in it"
             )
+        if data.source_language == data.target_language:
+            raise ConfigError(
+                f"data.source_language and data.target_language are both {data.source_language!r}: name two languages "
+                "of the field 'translation'"
+            )
         return ("translation", data.source_language), ("translation", data.target_language)
     columns = data.source_column or "source", data.target_column or "target"
+    if columns[0] == columns[1]:
+        raise ConfigError(f"data.source_column and data.target_column are both {columns[0]!r}: name two fields")
     for side, column in zip(("source", "target"), columns, strict=True):
         if column not in names:
             raise DataError(
@@ -303,6 +317,8 @@ def _text(row: Mapping[str, Any], column: Column, where: str) -> str:
     """
     value: Any = row
     for key in column:
+        if value is None:
+            return ""
         if not isinstance(value, Mapping) or key not in value:
             known = ", ".join(map(repr, value)) if isinstance(value, Mapping) else "no object"
             raise DataError(f"{where}: no field {'.'.join(column)!r} ({known} there); check the languages in [data]")

@@ -22,6 +22,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from seq2seq.text.model_proto import NORMAL, piece_types
 from seq2seq.text.tokenizer import TokenizerError
 
 MAX_EDGES = 2_000_000  # of one graph, which then begins anew: some 200 MB at most
@@ -41,7 +42,7 @@ class SubwordSampler:
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, strength: float) -> None:
         self._unigram = _is_unigram(processor)
-        self._vocabulary = _Vocabulary(processor, self._unigram)
+        self._vocabulary = _Vocabulary(processor)
         self._strength = strength
         self._begin_anew()
 
@@ -104,13 +105,12 @@ def _gives_something(work: Callable[[], list[object]]) -> bool:
 class _Vocabulary:
     """What the pieces of a model say about segmentations. ids: those of the pieces that text can be made of."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, unigram: bool) -> None:
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         size = processor.get_piece_size()
         self.pieces = [str(processor.id_to_piece(i)) for i in range(size)]
         self.scores = [float(processor.get_score(i)) for i in range(size)]
-        kinds = processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused
-        # In a unigram model what has a probability of 1 is a symbol that the user defined, and stays whole.
-        special = [any(kind(i) for kind in kinds) or (unigram and self.scores[i] == 0.0) for i in range(size)]
+        # Symbols that the user defined are among what stays whole.
+        special = [kind != NORMAL for kind in piece_types(processor.serialized_model_proto())]
         self.ids = {piece: i for i, piece in enumerate(self.pieces) if not special[i]}
         self.longest = max(map(len, self.ids), default=0)
         self._first, self._last = (
@@ -271,7 +271,7 @@ class _BpeGraph(_Graph):
 
     def _root(self, text: str, plain: list[int]) -> int:
         merged, _ = self._merge(list(text))
-        # Where merging does not lead to the plain pieces, this is no ordinary run: a symbol that the user defined.
+        # Where merging does not lead to the plain pieces, SentencePiece has made them in another way.
         return self._state(False, list(text)) if self._ids(merged) == plain else self._fixed(plain)
 
     def _ids(self, texts: list[str]) -> list[int]:

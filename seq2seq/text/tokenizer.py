@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 import sentencepiece
 
@@ -22,7 +23,8 @@ from seq2seq.untrusted import open_regular
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SHARED_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.model", "source.model", "target.model"
 MAX_MODEL_BYTES = 64 << 20  # a SentencePiece model of a million pieces stays below this
-MAX_LEARNING_LINE_BYTES = 4192  # SentencePiece's own default: longer lines are skipped while learning
+MAX_LEARNING_LINE_BYTES = 4192  # SentencePiece's own default: it would skip longer lines, so they are cut before
+MAX_LEARNING_CHARACTERS = MAX_LEARNING_LINE_BYTES // 4
 # Fewer lines than this are encoded and decoded one by one: for a list SentencePiece begins threads, and waits for them
 # where other work has the cores.
 FEW_LINES = 64
@@ -65,18 +67,30 @@ class Tokenizer:
         return int(self.target.get_piece_size())
 
     @classmethod
-    def learn(cls, config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int) -> Tokenizer:
+    def learn(
+        cls,
+        config: TokenizerConfig,
+        sources: Iterable[str],
+        targets: Iterable[str],
+        *,
+        seed: int,
+        pairs: int | None = None,
+    ) -> Tokenizer:
         """Learns from text as configured, or reads the models that the configuration names.
 
-        sources and targets are read once, as streams. Raises TokenizerError where there is too little text.
+        sources and targets are read once, as streams. pairs: how many lines either has; where a model would be learned
+        from more than `max_sentences`, it is from a random sample of so many, drawn with `seed`. None: from all. Raises
+        TokenizerError where there is too little text.
         """
         if config.source_model:
             source = read_model(Path(config.source_model))
             target = read_model(Path(config.target_model)) if config.target_model else None
             return cls(source, target, name=config.source_model, target_name=config.target_model)
+        most = config.max_sentences
         if config.shared:
-            return cls(_learn(config, _interleave(sources, targets), seed))
-        return cls(_learn(config, sources, seed), _learn(config, targets, seed))
+            both = _interleave(sources, targets)
+            return cls(_learn(config, _sample(both, None if pairs is None else 2 * pairs, most, seed)))
+        return cls(*(_learn(config, _sample(side, pairs, most, seed)) for side in (sources, targets)))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -195,11 +209,35 @@ def _interleave(sources: Iterable[str], targets: Iterable[str]) -> Iterator[str]
         yield target
 
 
-def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int) -> bytes:
+def _sample(lines: Iterable[str], count: int | None, most: int, seed: int) -> Iterator[str]:
+    """`most` of `count` lines in their order, any as likely as any other (Knuth, volume 2, 3.4.2, algorithm S).
+
+    SentencePiece can sample, too, but version 0.2.3 draws other lines in every process, whatever its seed: a vocabulary
+    would be no function of the run's.
+    """
+    if count is None or count <= most:
+        yield from lines
+        return
+    random, wanted = Random(seed), most
+    for left, line in zip(range(count, 0, -1), lines, strict=True):
+        if random.random() * left < wanted:
+            wanted -= 1
+            yield line
+
+
+def _cut(line: str) -> Iterator[str]:
+    """A line in parts that are short enough to learn from, cut at spaces where there are any."""
+    while len(line) > MAX_LEARNING_CHARACTERS:
+        end = line.rfind(" ", 1, MAX_LEARNING_CHARACTERS) + 1 or MAX_LEARNING_CHARACTERS
+        yield line[:end]
+        line = line[end:]
+    yield line
+
+
+def _learn(config: TokenizerConfig, lines: Iterable[str]) -> bytes:
     output = io.BytesIO()
-    sentencepiece.set_random_generator_seed(seed)
     # NUL is SentencePiece's own end of string; it carries no meaning in text.
-    sentences = (line.replace("\0", " ") for line in lines if line and not line.isspace())
+    sentences = (part.replace("\0", " ") for line in lines for part in _cut(line) if part and not part.isspace())
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=sentences,
@@ -209,6 +247,7 @@ def _learn(config: TokenizerConfig, lines: Iterable[str], seed: int) -> bytes:
             character_coverage=config.character_coverage,
             normalization_rule_name=config.normalization,
             byte_fallback=config.byte_fallback,
+            # There are never more: it draws none. Both are written into the model, and with it into its hash.
             input_sentence_size=config.max_sentences,
             shuffle_input_sentence=True,
             max_sentence_length=MAX_LEARNING_LINE_BYTES,
@@ -230,10 +269,10 @@ def _explain(config: TokenizerConfig, message: str) -> str:
     if "required_chars" in message or "smaller than" in message:
         numbers = re.search(r"(\d+) vs (\d+)", message)
         needed = f" to {int(numbers[2]):,} or more" if numbers else ""
-        return (
-            f"tokenizer.vocab_size = {config.vocab_size} is smaller than the number of different characters in the "
-            f"corpus: raise it{needed}, or lower tokenizer.character_coverage"
-        )
+        what, remedy = "the number of different characters in the corpus", "lower tokenizer.character_coverage"
+        if config.byte_fallback:
+            what, remedy = f"{what} and the 256 bytes of tokenizer.byte_fallback", "do without those"
+        return f"tokenizer.vocab_size = {config.vocab_size} is smaller than {what}: raise it{needed}, or {remedy}"
     if "sentences" in message or "empty" in message or "all_chars_count" in message:
         return "the training corpus has no text to learn a tokenizer from"
     return f"SentencePiece could not learn a model of {config.vocab_size} pieces: {reason}"

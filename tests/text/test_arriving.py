@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +17,6 @@ from seq2seq.decoding import options as options_module
 from seq2seq.text import arriving as arriving_module
 from seq2seq.text.arriving import STANDARD_INPUT, InputLines
 from seq2seq.text.errors import DataError
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be waited for there")
 
 
 @pytest.fixture

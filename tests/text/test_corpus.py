@@ -75,9 +75,10 @@ def test_pairs_round_trip_through_arrow(tmp_path: Path, rows: list[tuple[str, st
     assert list(corpus) == rows
     assert [corpus[i] for i in range(len(rows))] == rows
     assert list(zip(corpus.sources(), corpus.targets(), strict=True)) == rows
-    slices = list(corpus.slices(size))
-    assert all(len(sources) == size for sources, _ in slices[:-1])
-    assert [row for sources, targets in slices for row in zip(sources, targets, strict=True)] == rows
+    batches = list(corpus.batches())
+    assert all(len(sources) == batch for sources, _ in batches[:-1])
+    assert [row for sources, targets in batches for row in zip(sources, targets, strict=True)] == rows
+    assert list(zip(*corpus.first(size), strict=True)) == rows[:size]
     with pytest.raises(IndexError):
         corpus[len(rows)]
 

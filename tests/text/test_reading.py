@@ -162,6 +162,8 @@ def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Pat
     assert list(read_pairs(given, "train")) == expected
     plain = DataConfig(train_pairs=write(tmp_path / "q.tsv", f"a\rb\t{'long ' * 40_000}\n"), tsv_quotes=True)
     assert list(read_pairs(plain, "train")) == [("a b", "long " * 40_000)]
+    spaced = DataConfig(train_pairs=write(tmp_path / "r.tsv", "a\tb\n\nc\td\n\n"))
+    assert list(read_pairs(spaced, "train")) == [("a", "b"), ("c", "d")]  # empty lines are no pairs, as in JSONL
     numbered = given.model_copy(update={"source_column": "3", "target_column": "2"})
     assert list(read_pairs(numbered, "train")) == expected
 
@@ -172,7 +174,7 @@ def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Pat
         ('a\tb\n"open\tc\n', {}, "line 2: quotes that do not fit together.*tsv_quotes = false"),
         ('a\tb\n"x" y\tc\n', {}, "line 2: quotes that do not fit together"),
         ('a\tb\n"x\ny"\n', {}, "line 3: no column 2, only 1"),
-        ("a\tb\n\n", {}, "line 2: no column 2, only 1"),
+        ('a\tb\nc\td\n"open\tc\n' + "more\n" * 5, {}, "lines 3 to 8: quotes that do not fit together"),
         ("de\ten\n", {"tsv_header": True, "source_column": "fr"}, "line 1: no column 'fr', only 'de', 'en'"),
         ("", {"tsv_header": True, "source_column": "fr"}, r"p\.tsv: is empty"),
         (
@@ -220,13 +222,31 @@ def test_line_breaks_inside_a_field_become_spaces_and_null_is_empty(tmp_path: Pa
     row = {"source": "two\r\nlines\nhere\u2028", "target": None}
     data = DataConfig(train_pairs=write(tmp_path / "p.jsonl", json.dumps(row)))
     assert list(read_pairs(data, "train")) == [("two lines here\u2028", "")]
+    nothing = write(tmp_path / "q.jsonl", json.dumps({"translation": None}))
+    both = DataConfig(train_pairs=nothing, source_language="en", target_language="de")
+    assert list(read_pairs(both, "train")) == [("", "")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source_column": "source", "target_column": "source"},
+        {"target_column": "source"},
+        {"source_language": "en", "target_language": "en"},
+    ],
+)
+def test_one_field_for_both_sides_is_refused(tmp_path: Path, changes: dict[str, str]) -> None:
+    field = "source_language" if "source_language" in changes else "source_column"
+    row = {"translation": {"en": "a", "de": "b"}} if field == "source_language" else {"source": "a", "target": "b"}
+    data = DataConfig(train_pairs=write(tmp_path / "p.jsonl", json.dumps(row)), **changes)
+    with pytest.raises(ConfigError, match=f"data.{field} and .* are both"):
+        list(read_pairs(data, "train"))
 
 
 @pytest.mark.parametrize(
     ("name", "second_line", "message"),
     [
         ("p.tsv", "only one", "line 2: no column 2, only 1"),
-        ("p.tsv", "", "line 2: no column 2, only 1"),
         ("p.jsonl", "{", "line 2: not valid JSON"),
         ("p.jsonl", "[" * 100_000, "line 2: not valid JSON"),
         ("p.jsonl", "[1]", "line 2: not a JSON object"),
@@ -299,13 +319,16 @@ def test_a_dataset_gives_its_pairs_by_language(hub_folder: Path) -> None:
 def test_a_dataset_without_the_column_lists_those_it_has(hub_folder: Path) -> None:
     data = DataConfig(dataset=str(hub_folder), source_column="en")
     fails("no field 'en', only 'id', 'translation'; set data.source_column", lambda: list(read_pairs(data, "train")))
-    numbers = DataConfig(dataset=str(hub_folder), source_column="id", target_column="id")
+    numbers = DataConfig(dataset=str(hub_folder), source_column="id", target_column="translation")
     fails("split train, row 1: field 'id' is 1, not text", lambda: list(read_pairs(numbers, "train")))
 
 
 def test_a_split_that_a_dataset_lacks_is_told(hub_folder: Path) -> None:
     data = DataConfig(dataset=str(hub_folder))
-    fails("split validation: cannot be loaded: .*validation", lambda: list(read_pairs(data, "valid")))
+    fails(
+        'split validation: cannot be loaded: .*validation.*set data.valid_split = ""',
+        lambda: list(read_pairs(data, "valid")),
+    )
 
 
 def test_an_unreachable_dataset_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import random
 import re
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -228,6 +231,50 @@ def test_a_sample_smaller_than_sentencepiece_takes_is_a_configuration_error() ->
         build_config({"tokenizer": {"max_sentences": 100}})
     sampled = Tokenizer.learn(TokenizerConfig(vocab_size=150, max_sentences=101), SOURCES, TARGETS, seed=1)
     assert sampled.source_vocab_size > 4
+
+
+SAMPLE = """
+import sys
+from seq2seq.config import TokenizerConfig
+from seq2seq.text.tokenizer import Tokenizer
+lines = [f"{'abcdefgh'[i % 8]}{'klmnop'[i % 6]} {'rstuvwx'[i % 7]}{i % 5}" for i in range(500)]
+for shared in (True, False):
+    config = TokenizerConfig(vocab_size=60, max_sentences=120, algorithm=sys.argv[1], shared=shared)
+    print(Tokenizer.learn(config, lines, lines[::-1], seed=int(sys.argv[2]), pairs=500).content_hash())
+"""
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_sample_to_learn_from_is_the_seeds_in_every_process(algorithm: str) -> None:
+    """SentencePiece's own is not."""
+
+    def learned(seed: int) -> str:
+        command = [sys.executable, "-c", SAMPLE, algorithm, str(seed)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    first = learned(1)
+    assert first == learned(1) != learned(2)
+
+
+def test_every_line_is_as_likely_to_be_in_the_sample() -> None:
+    lines = [str(i) for i in range(10)]
+    drawn = [list(tokenizer_module._sample(lines, 10, 4, seed)) for seed in range(2000)]
+    assert all(len(sample) == 4 and sample == sorted(sample) for sample in drawn)
+    counts = Counter(line for sample in drawn for line in sample)
+    assert all(abs(counts[line] - 800) < 110 for line in lines)  # five standard deviations
+    for count, most in ((10, 10), (None, 4)):
+        assert list(tokenizer_module._sample(lines, count, most, 1)) == lines
+
+
+@pytest.mark.parametrize("line", ["猫犬鳥" * 700, "猫 犬鳥 " * 500, "chien " * 1000, "x" * 9000], ids=len)
+def test_long_lines_are_learned_from(line: str) -> None:
+    """SentencePiece skips lines of more than 4,192 bytes."""
+    parts = list(tokenizer_module._cut(line))
+    assert "".join(parts) == line and len(parts) > 1
+    assert all(len(part.encode()) <= tokenizer_module.MAX_LEARNING_LINE_BYTES for part in parts)
+    assert all(part.endswith(" ") for part in parts[:-1]) or " " not in line
+    learned = learn([line], ["a"])
+    assert UNK not in learned.encode_source([line])[0]
 
 
 # Files
