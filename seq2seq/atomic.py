@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def replacing(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; synchronises what is there and renames it to `path`.
 
-    Where anything fails, the temporary file is removed and what stood at `path` stays. OSErrors go through as they
-    come: they name the temporary file or none, and it is for the caller to say which file could not be written.
+    mode: its permissions; by default those that any new file gets there. Where anything fails, the temporary file is
+    removed and what stood at `path` stays. OSErrors go through as they come: they name the temporary file or none, and
+    it is for the caller to say which file could not be written.
     """
     temporary = temporary_path(path)
     try:
+        usual = _created(temporary)  # writers may give it others: safetensors has it readable by its owner alone
         yield temporary
         sync(temporary)
-        os.chmod(temporary, mode)
+        os.chmod(temporary, usual if mode is None else mode)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
@@ -35,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
         return
     path = path.resolve()  # a link stays one
-    with replacing(path, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644) as temporary:
+    with replacing(path, stat.S_IMODE(path.stat().st_mode) if path.exists() else None) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -51,6 +54,24 @@ def _is_device(path: Path) -> bool:
 
 def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def temporary_folder(parent: Path, prefix: str, suffix: str = "") -> Path:
+    """A new folder with the permissions that any new folder gets there; those of `tempfile` are their owner's alone."""
+    while True:
+        path = parent / f"{prefix}{secrets.token_hex(4)}{suffix}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+
+
+def _created(path: Path) -> int:
+    """Makes an empty file; returns its permissions: umask and the folder's own rules have had their say."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
 
 
 def left_behind(folder: Path, name: str) -> list[Path]:

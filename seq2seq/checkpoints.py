@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seq2seq.atomic import is_litter, sync
+from seq2seq.atomic import is_litter, sync, temporary_folder
 from seq2seq.files import (
     RunError,
     check_space,
@@ -110,7 +109,7 @@ class CheckpointFolder:
             if not final.parent.exists():
                 final.parent.mkdir()
                 sync(self.path)
-            temporary = Path(tempfile.mkdtemp(prefix=SAVING, dir=final.parent))
+            temporary = temporary_folder(final.parent, SAVING)
         try:
             write_tensors(temporary / MODEL, model, named=final / MODEL)
             write_tensors(temporary / OPTIMIZER, optimizer, named=final / OPTIMIZER)
@@ -118,7 +117,6 @@ class CheckpointFolder:
             content = {**state, "step": step, "files": files}
             write_json(temporary / STATE, {**content, STATE_HASH: _state_hash(content)}, named=final / STATE)
             with naming(final):
-                os.chmod(temporary, 0o755)
                 aside = _set_aside(final) if final.exists() else None
                 os.replace(temporary, final)
                 sync(final.parent)
@@ -165,8 +163,18 @@ class CheckpointFolder:
                 report(f"{damage}; going back to step {checkpoint.step:,}, the folder is now {renamed.name}")
             return checkpoint
         if damaged:
-            raise RunError(f"{damaged[0][1]}; no earlier checkpoint is sound: start anew with --overwrite")
+            raise RunError(f"{damaged[0][1]}; {self._no_way_on(damaged[-1][0].step)}")
         return None
+
+    def _no_way_on(self, step: int) -> str:
+        """What is left where no checkpoint from `step` on is sound, as the end of a message."""
+        weights = [str(checkpoint.step) for checkpoint in self.checkpoints() if checkpoint.step < step]
+        if not weights:
+            return "no earlier checkpoint is sound: start anew with --overwrite"
+        return (
+            f"the earlier ones (steps {', '.join(weights)}) have weights and no optimizer, and training cannot go on "
+            f"from them: to keep them, copy {self.path / CHECKPOINTS} elsewhere; then start anew with --overwrite"
+        )
 
     def sound_checkpoints(self, report: Callable[[str], None]) -> list[Checkpoint]:
         """The checkpoints whose weights have the hash that they name, oldest first.

@@ -111,8 +111,7 @@ class _Output(io.FileIO):
 def _prepare_output(stream: Any, errors: str) -> Any:
     """The stream in UTF-8, whatever the locale says; `errors`: how, of what is not, names of files among it."""
     options: dict[str, Any] = {"encoding": "utf-8", "errors": errors, "newline": "\n"}
-    # A test's, or a notebook's; a console of Windows is none of bytes.
-    if stream not in (sys.__stdout__, sys.__stderr__) or sys.platform == "win32":
+    if stream not in (sys.__stdout__, sys.__stderr__):  # a test's, or a notebook's
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(**options)
         return stream

@@ -6,12 +6,12 @@ Whatever goes wrong with a file here is a RunError that names it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,6 @@ from seq2seq.errors import UserError
 from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.errors import unwritable
 from seq2seq.untrusted import MAX_JSON_BYTES, open_regular, read_regular
-
-if sys.platform != "win32":
-    import fcntl
 
 
 class RunError(UserError):
@@ -153,9 +150,6 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     `{holder}` in the refusal stands for " (process N)", where the number can be read from the file. The lock ends with
     the process, however that ends: a file that a dead process left behind locks nobody out.
     """
-    if sys.platform == "win32":  # there is no fcntl
-        yield
-        return
     descriptor = _lock(path, refusal)
     try:
         yield

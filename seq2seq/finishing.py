@@ -129,7 +129,7 @@ def _finished(config: Config, run: Run) -> TrainingState | None:
         state = TrainingState.from_dict(latest.state())
     except (RunError, TrainingError):
         return None
-    return state if state.finished and run.info().get("training", {}).get("steps") == state.step else None
+    return state if state.finished and run.trained_steps() == state.step else None
 
 
 def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None:

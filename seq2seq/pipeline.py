@@ -28,7 +28,6 @@ from seq2seq.preparing import Corpora, prepare
 from seq2seq.resuming import check_changes, check_identity, check_settings, tell_changes
 from seq2seq.run import CORPUS, Run, build_model, resume_command
 from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, set_up_cpu
-from seq2seq.text.batching import plan_epoch
 from seq2seq.text.corpus import source_hashes
 from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
@@ -110,7 +109,7 @@ def _train(
         sampled = opened.enter_context(_sampled(config, run, corpora))
         trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
         _begin(config, trainer, initial, resume=resume)
-        _describe(config, corpora, trainer.model, device, threads, observer)
+        _describe(config, corpora, trainer, device, threads, observer)
         if config.training.preflight:
             _look_ahead(config, trainer, corpora, observer, resumed=resume)
         # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
@@ -121,7 +120,7 @@ def _train(
                 trainer.train()
             if stop():  # during the last step: what is left to do would not end soon
                 raise Interrupted
-            if not (stands and run.info()["training"]["steps"] == trainer.state.step):
+            if not (stands and run.trained_steps() == trainer.state.step):
                 finish(config, run, trainer, corpora)
         try:
             return translate_test_set(config, run, corpora, trainer.state, device)
@@ -247,10 +246,10 @@ def _write_beginning(config: Config, run: Run, corpora: Corpora, hashes: Hashes 
 
 
 def _describe(
-    config: Config, corpora: Corpora, model: Transformer, device: torch.device, threads: int, observer: Observer
+    config: Config, corpora: Corpora, trainer: Trainer, device: torch.device, threads: int, observer: Observer
 ) -> None:
     """Tells what is about to be trained on what."""
-    train, tokenizer, training = corpora.train, corpora.tokenizer, config.training
+    train, tokenizer, training, model = corpora.train, corpora.tokenizer, config.training, trainer.model
     observer.message(f"training data: {corpora.counts.describe()}")
     for side, share in zip(("source", "target"), train.unknown_shares(), strict=True):
         if share > MUCH_UNKNOWN:
@@ -266,14 +265,13 @@ def _describe(
     precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
     generation = native.generation()
     kernels = f"compiled kernels ({generation})" if generation else "without the compiled kernels"
+    if not generation and native.are_out_of_date():
+        kernels += ", which were built from other sources than these (install the package again)"
     where = "GPU" if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}, {kernels}"
     observer.message(f"model: {model.num_parameters():,} parameters, {sizes} pieces; {where}, {precision}")
     if warning := emulated(model.compute_dtype, device):
         observer.message(warning)
-    plan = plan_epoch(
-        train.source_lengths, train.target_lengths, training.micro_batch_tokens, seed=training.seed, epoch=0
-    )
-    observer.message(f"batches: {len(plan):,} an epoch")
+    observer.message(f"batches: {trainer.updates_per_epoch:,} an epoch")
 
 
 def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Observer, *, resumed: bool) -> None:
@@ -297,7 +295,7 @@ def _validator(config: Config, corpora: Corpora, *, longest: bool = False) -> Ca
     if corpora.valid_text is None:
         return None
     limit = config.training.max_validation_sentences
-    sources, references = next(corpora.valid_text.slices(limit))
+    sources, references = corpora.valid_text.first(limit)
     if longest:
         chosen = longest_sentences(sources, config, torch.get_num_threads())
         sources, references = [sources[i] for i in chosen], [references[i] for i in chosen]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from seq2seq.errors import UserError
 from seq2seq.machine import available_memory, forget_peak, recent_peak_bytes, resident_bytes
 from seq2seq.model.transformer import Transformer
 from seq2seq.runtime import release_freed_memory
-from seq2seq.text.batching import Indices, Lengths, PiecePairs, plan_epoch
+from seq2seq.text.batching import Indices, Lengths, PiecePairs
 from seq2seq.training.horizon import time_left
 from seq2seq.training.optimizer import optimizer_bytes
 from seq2seq.training.room import disk_needed
@@ -86,10 +87,9 @@ def preflight(
     Raises MemoryForecastError where the largest batch would not fit; on a GPU nothing is raised, as batches are split
     there.
     """
-    began = time.perf_counter()
     trainer.set_horizon()
-    pairs = trainer.pairs()
-    largest = largest_batches(pairs.source_lengths, pairs.target_lengths, config)
+    pairs, plan = trainer.epoch_plan()
+    largest = largest_batches(pairs.source_lengths, pairs.target_lengths, list(chain.from_iterable(plan)))
     longest = max(int(side[batch].max()) for side in (pairs.source_lengths, pairs.target_lengths) for batch in largest)
     if longest**2 > SLOW_POSITIONS:
         tell(f"trying the largest batches, with a sentence of {longest:,} pieces: this may take a while")
@@ -109,20 +109,15 @@ def preflight(
         memory += mapped
     weights, optimizer = tensor_bytes(trainer.model.state_dict()), optimizer_bytes(config.training, trainer.model)
     disk = disk_needed(config.training, weights, optimizer)
-    forecast = Forecast(memory, available, disk, training_time(trainer, pairs, largest[0], seconds), tight, splits)
-    trainer.discount(time.perf_counter() - began)
-    return forecast
+    return Forecast(memory, available, disk, training_time(trainer, pairs, largest[0], seconds), tight, splits)
 
 
-def largest_batches(source_lengths: Lengths, target_lengths: Lengths, config: Config) -> list[Indices]:
-    """The batches of an epoch that take most memory: that with most tokens first.
+def largest_batches(source_lengths: Lengths, target_lengths: Lengths, plan: list[Indices]) -> list[Indices]:
+    """Of an epoch's batches those that take most memory: that with most tokens first.
 
     And, where it is another, that with most pairs of positions, whose attention weights are kept where kernels are not
     compiled. All epochs have batches of the same lengths, but where pieces are sampled.
     """
-    plan = plan_epoch(
-        source_lengths, target_lengths, config.training.micro_batch_tokens, seed=config.training.seed, epoch=0
-    )
     tokens, attended = [], []
     for indices in plan:
         source, target = (lengths[indices].astype(np.int64) + 1 for lengths in (source_lengths, target_lengths))
@@ -196,7 +191,7 @@ def training_time(trainer: Trainer, pairs: PiecePairs, batch: Indices, seconds: 
         sum(int(side[part].sum()) + len(side[part]) for side in (pairs.source_lengths, pairs.target_lengths))
         for part in (slice(None), batch)
     )
-    return time_left(config, state, tokens / those * seconds / trainer.count_updates(pairs))
+    return time_left(config, state, tokens / those * seconds / len(trainer.epoch_plan()[1]))
 
 
 def longest_sentences(texts: list[str], config: Config, threads: int) -> list[int]:

@@ -279,11 +279,16 @@ class Run(CheckpointFolder):
                 )
         return model.eval()
 
+    def trained_steps(self) -> int | None:
+        """How many steps of training the model to use has had; None where model.json does not say."""
+        training = self.info().get("training")
+        steps = training.get("steps") if isinstance(training, dict) else None
+        return steps if isinstance(steps, int) else None
+
     def remark(self) -> str | None:
         """What a user of the model should know: that training went on beyond it and has not come to an end."""
-        training, checkpoints = self.info().get("training"), self.checkpoints()
-        steps = training.get("steps") if isinstance(training, dict) else None
-        if not isinstance(steps, int) or not checkpoints or checkpoints[-1].step <= steps:
+        steps, checkpoints = self.trained_steps(), self.checkpoints()
+        if steps is None or not checkpoints or checkpoints[-1].step <= steps:
             return None
         return (
             f"{self.path}: this model is of step {steps:,}, and training went on to step {checkpoints[-1].step:,}: "

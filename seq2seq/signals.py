@@ -7,8 +7,7 @@ import contextlib
 import os
 import signal
 
-HANGUP = getattr(signal, "SIGHUP", None)  # there is none on Windows
-REASONS = {signal.SIGTERM: "terminated", HANGUP: "the terminal has gone"}
+REASONS: dict[int, str] = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal has gone"}
 
 
 class Stopped(KeyboardInterrupt):
@@ -27,8 +26,8 @@ class Signals:
         self.number, self.raised = 0, False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
-        if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:  # `nohup` has it ignored
-            signal.signal(HANGUP, self._handle)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` has it ignored
+            signal.signal(signal.SIGHUP, self._handle)
 
     def received(self) -> bool:
         return self.number != 0
@@ -45,7 +44,7 @@ class Signals:
         self._gentle = False
 
     def _handle(self, number: int, _frame: object) -> None:
-        if self.number and number == HANGUP:
+        if self.number and number == signal.SIGHUP:
             return  # the shell and the terminal each send one
         if self.number:
             os._exit(128 + number)

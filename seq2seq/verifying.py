@@ -93,8 +93,6 @@ def verify_resume(
 
     Raises OptionError for numbers that cannot be, VerificationError where a training fails, or ends before any kill.
     """
-    if sys.platform == "win32":
-        raise OptionError("verify-resume: kills with SIGKILL, which this system does not have")
     if steps < 2:
         raise OptionError(f"--steps {steps}: at least 2, so that there is one to be killed at")
     if not 1 <= kills < steps:

@@ -31,7 +31,6 @@ from seq2seq.signals import Signals, Stopped
 Cli = Callable[..., Any]
 COMMANDS = ("train", "translate", "score", "benchmark", "explain", "verify-resume")
 ONE = ("--threads", "1")
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes as POSIX has them")
 
 
 @pytest.fixture(scope="module")
@@ -460,7 +459,6 @@ def test_a_line_break_that_the_model_writes_does_not_break_the_line(
     assert translator.translate(["the cat"])[0].text == "eins zwei"
 
 
-@posix_only
 def test_translations_come_before_the_input_ends_and_a_reader_may_leave(tiny_run: Any) -> None:
     process = start("translate", tiny_run.path, "--beam-size", "1", *ONE)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -477,7 +475,6 @@ def test_translations_come_before_the_input_ends_and_a_reader_may_leave(tiny_run
     assert [line for line in told if b"loop" not in line] == []
 
 
-@posix_only
 @pytest.mark.parametrize(
     ("arguments", "each"),
     [(("--beam-size", "1"), 1), (("--beam-size", "2", "--n-best", "2"), 2), (("--prefix-file", "prefixes"), 1)],
@@ -500,7 +497,6 @@ def test_who_writes_a_line_and_waits_gets_its_translation(
     too_long.cancel()
 
 
-@posix_only
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_behind_standard_output_is_told(unbuffered: str) -> None:
     if not os.path.exists("/dev/full"):
@@ -536,7 +532,9 @@ def test_on_a_terminal_sentences_are_asked_for(
     draws = ("--sample", "--seed", "3", "--temperature", "3", "--format", "jsonl")
     answers = iter(["the cat", "the cat"])
     typed = run_cli("translate", tiny_run.path, *ONE, *draws, terminal=True).lines
-    assert typed == run_cli("translate", tiny_run.path, *ONE, *draws, stdin=b"the cat\nthe cat\n").lines
+    piped = run_cli("translate", tiny_run.path, *ONE, *draws, stdin=b"the cat\nthe cat\n").lines
+    # Not the whole lines: without the kernels, sums of one sentence differ from those of two in the last bits.
+    assert [json.loads(line)["translation"] for line in typed] == [json.loads(line)["translation"] for line in piped]
     assert [json.loads(line)["line"] for line in typed] == [0, 1]
     assert len({json.loads(line)["translation"] for line in typed}) == 2
 
@@ -556,7 +554,6 @@ def test_training_prints_the_score_examples_and_what_to_do_next(tiny_run: Any) -
     assert "\x1b" not in result.err
 
 
-@posix_only
 def test_the_next_commands_work_as_printed(tiny_run: Any, tmp_path: Path) -> None:
     translate, explain, benchmark = (line.strip() for line in tiny_run.result.lines[-3:])
     assert translate.startswith("echo ")
@@ -939,7 +936,6 @@ def test_a_folder_named_corpus_beside_a_run_is_left_alone(in_corpus: Cli, tmp_pa
     assert mine.read_text(encoding="utf-8") == "mine"
 
 
-@posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_training_after_a_step_with_a_checkpoint_to_resume_from(
     tiny_corpus: Path, tmp_path: Path, run_cli: Cli, number: signal.Signals
@@ -999,7 +995,6 @@ def test_a_second_signal_ends_at_once(
     assert signals.reason() == ("terminated", 143)
 
 
-@posix_only
 @pytest.mark.usefixtures("handlers_as_they_were")
 def test_a_hangup_that_is_ignored_stays_so() -> None:
     signals = Signals()
@@ -1038,7 +1033,6 @@ def test_results_that_cannot_be_written_are_told_of(tiny_run: Any) -> None:
     )
 
 
-@posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("module", "function"),
@@ -1080,7 +1074,6 @@ def test_a_signal_that_a_library_makes_an_error_of_is_told_as_what_it_is(
     one_line(result, 130, "interrupted")
 
 
-@posix_only
 def test_a_second_training_of_a_run_is_refused(in_corpus: Cli, tiny_run: Any) -> None:
     before = tree(tiny_run.path)
     with Run(tiny_run.path).locked():
@@ -1102,7 +1095,6 @@ def test_a_model_whose_training_was_extended_and_interrupted_comes_with_a_warnin
     assert scored.code == 0 and scored.err.count("finish it with") == 1
 
 
-@posix_only
 def test_a_locale_without_umlauts_can_read_recipes_and_show_german(tiny_corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     shutil.copytree(tiny_corpus, folder, ignore=shutil.ignore_patterns("runs"))
@@ -1203,13 +1195,11 @@ def test_the_benchmark_replaces_no_file_of_another_kind(benchmark: Cli, tmp_path
     one_line(result, 2, "recipe.txt: is a folder")
 
 
-@posix_only
 @pytest.mark.parametrize("option", ["--prefix", "--ban", "--require"])
 def test_options_that_are_no_utf_8_are_refused(translate: Cli, option: str) -> None:
     one_line(translate(option, "a\udcff", lines=["the cat"], code=2), 2, option, "is not UTF-8 text")
 
 
-@posix_only
 def test_a_run_folder_has_a_name_in_utf_8(run_cli: Cli, tiny_run: Any, tiny_corpus: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "a\udcff"
     one_line(run_cli("train", "recipe.toml", "--run-dir", wrong, cwd=tiny_corpus), 1, "has to be UTF-8")

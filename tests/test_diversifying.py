@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,7 +281,6 @@ def test_a_stop_between_the_two_files_says_how_to_go_on(tmp_path: Path, monkeypa
     assert read(tmp_path / "out") == [("a", "b"), ("a", "A")]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links as POSIX has them")
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     corpus, other = write(tmp_path / "in", [("a", "b"), ("c", "d")]), tmp_path / "other"
     with pytest.raises(KeyboardInterrupt):

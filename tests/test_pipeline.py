@@ -292,7 +292,6 @@ def test_a_model_card_that_was_edited_stays(copied: Path, own: str) -> None:
     assert len(listener.messages) == 1  # finished already
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
 def test_a_model_card_that_is_a_pipe_is_not_waited_for(copied: Path) -> None:
     (copied / "README.md").unlink()
     os.mkfifo(copied / "README.md")
@@ -307,6 +306,14 @@ def test_a_finished_run_whose_model_json_lacks_a_field_is_finished_all_the_same(
     (copied / "model.json").write_text(json.dumps(info), encoding="utf-8")
     assert train(Run(copied).config(), copied, resume=True).state.finished
     assert not (copied / "README.md").exists()
+
+
+def test_a_run_goes_on_though_model_json_lacks_what_was_trained(copied: Path, finished: Finished) -> None:
+    info = json.loads((copied / "model.json").read_text(encoding="utf-8"))
+    del info["training"]
+    (copied / "model.json").write_text(json.dumps(info), encoding="utf-8")
+    longer = configured(finished.config.data.model_dump(), training={"max_steps": 12})
+    assert train(longer, copied, resume=True).run.info()["training"]["steps"] == 12
 
 
 def test_a_matplotlib_that_does_not_work_is_told_and_costs_the_curves_alone(
@@ -458,6 +465,27 @@ def test_the_best_checkpoint_is_the_model_where_nothing_is_averaged(tmp_path: Pa
     (checkpoint,) = [found for found in outcome.run.checkpoints() if found.step == best]
     model = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(model[name], value) for name, value in checkpoint.model_tensors().items())
+
+
+def test_the_best_checkpoints_are_averaged_where_that_is_asked_for(tmp_path: Path, data: dict[str, str]) -> None:
+    options = {"average": "best", "average_checkpoints": 2, "keep_best": 2, "validate_every": 3, "max_steps": 12}
+    run = train(configured(data, training=options), tmp_path / "run").run
+    validations = [record for record in run.metrics() if "valid_bleu" in record]
+    ranked = sorted(validations, key=lambda record: (-record["valid_bleu"], record["step"]))
+    assert sorted(run.info()["training"]["averaged_steps"]) == sorted(record["step"] for record in ranked[:2])
+
+
+def test_a_tokenizer_that_cannot_be_made_anew_is_named(copied: Path, finished: Finished) -> None:
+    (copied / "tokenizer.model").write_bytes(b"damaged")
+    corpus = dict(finished.config.data.model_dump())
+    changed = Path(corpus["train_source"]).with_name("changed.de")
+    changed.write_text(Path(corpus["train_source"]).read_text().replace("Der", "Das"))
+    config = configured({**corpus, "train_source": str(changed)}, training={"max_steps": 12})
+    fails(
+        RunError,
+        "the tokenizer that the corpus gives is not the one that this run began with",
+        lambda: train(config, copied, resume=True),
+    )
 
 
 def test_separate_vocabularies_make_two_models(tmp_path: Path, data: dict[str, str]) -> None:

@@ -175,7 +175,7 @@ def test_time_is_forecast_by_a_batch_and_then_by_the_speed_so_far(
     sizes = ModelConfig(d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1, num_decoder_layers=1)
     model = Transformer(sizes, 30, 30, shared=True)
     trainer = Trainer(Run(tmp_path), training, model, pairs, pairs, None, Listener(), device=torch.device("cpu"))
-    monkeypatch.setattr(trainer, "count_updates", lambda pairs: 2)
+    monkeypatch.setattr(trainer, "epoch_plan", lambda: (pairs, [[np.arange(10)], [np.arange(10, 20)]]))
     trainer.state.updates_per_epoch = 2
     trainer.set_horizon()
     assert training_time(trainer, pairs, np.arange(20), 4.0) == fresh
@@ -206,13 +206,12 @@ def test_no_batch_of_any_epoch_has_more_tokens_than_the_largest(
     pairs: list[tuple[int, int]], batch_tokens: int, epoch: int
 ) -> None:
     source, target = (np.array(side, dtype=np.int32) for side in zip(*pairs, strict=True))
-    config = Config(training=TrainingConfig(max_steps=1, batch_tokens=batch_tokens))
 
     def size(indices: np.ndarray) -> int:
         return int(source[indices].sum() + target[indices].sum()) + 2 * len(indices)
 
-    first = largest_batches(source, target, config)[0]
-    plan = plan_epoch(source, target, batch_tokens, seed=config.training.seed, epoch=epoch)
+    first = largest_batches(source, target, plan_epoch(source, target, batch_tokens, seed=1, epoch=0))[0]
+    plan = plan_epoch(source, target, batch_tokens, seed=1, epoch=epoch)
     assert size(first) == max(size(indices) for indices in plan)
 
 
@@ -333,7 +332,7 @@ def test_a_resumed_run_knows_what_did_not_fit(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Interrupted):
         trainer(stop_at=4).train()
     again = trainer()
-    assert again.updater.rehearse(again.pairs(), np.arange(30)) > 0  # and is forgotten
+    assert again.updater.rehearse(again.epoch_plan()[0], np.arange(30)) > 0  # and is forgotten
     again.resume()
     assert again.updater.too_many == again.state.too_many_tokens is not None
     known = again.state.too_many_tokens

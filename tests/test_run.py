@@ -228,10 +228,8 @@ with Run(Path(sys.argv[1])).locked():
     sys.stdin.read()
     os._exit(9)
 """
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 
 
-@posix_only
 def test_a_run_has_one_writer_and_the_lock_is_no_part_of_it(tmp_path: Path) -> None:
     run = Run(tmp_path)
     with run.locked():
@@ -244,7 +242,6 @@ def test_a_run_has_one_writer_and_the_lock_is_no_part_of_it(tmp_path: Path) -> N
         pass
 
 
-@posix_only
 def test_a_process_that_died_holds_no_lock(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDING, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -257,7 +254,6 @@ def test_a_process_that_died_holds_no_lock(tmp_path: Path) -> None:
         pass
 
 
-@posix_only
 def test_a_lock_file_that_its_last_holder_removes_meanwhile_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +269,6 @@ def test_a_lock_file_that_its_last_holder_removes_meanwhile_is_made_anew(
         fails(lambda: locked(path, "refused").__enter__(), "refused")
 
 
-@posix_only
 def test_where_nothing_can_be_locked_training_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -350,7 +345,6 @@ for work in (
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits on file sizes are POSIX")
 def test_a_full_disk_is_named_and_leaves_the_run_as_it_was(finished: Run) -> None:
     before = tree(finished.path)
     done = subprocess.run(
@@ -634,8 +628,33 @@ def test_where_all_checkpoints_are_damaged_none_is_touched(run: Run) -> None:
     for step in (1, 2):
         flip(save(run, step).path / "model.safetensors", -1)
     before = tree(run.path)
-    fails(lambda: run.newest_sound_checkpoint(pytest.fail), "step-00000002", "--overwrite")
+    fails(lambda: run.newest_sound_checkpoint(pytest.fail), "step-00000002", "no earlier checkpoint", "--overwrite")
     assert tree(run.path) == before
+
+
+def test_weights_from_which_nothing_can_go_on_are_told_of(run: Run) -> None:
+    for step in (1, 2, 3):
+        save(run, step)
+    run.prune_checkpoints({1, 2, 3}, resumable=1)
+    flip(run.checkpoint_path(3) / "model.safetensors", -1)
+    before = tree(run.path)
+    told = "step-00000003", "steps 1, 2", "no optimizer", "--overwrite"
+    fails(lambda: run.newest_sound_checkpoint(pytest.fail), *told)
+    assert tree(run.path) == before
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_and_folders_have_the_permissions_of_any_new_ones(run: Run, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save(run, 1)
+        run.write_config(Config())
+    finally:
+        os.umask(before)
+    folder = run.checkpoint_path(1)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
+    for path in (*folder.iterdir(), run.path / "config.toml"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "state.json"])

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +38,6 @@ from seq2seq.training.restoring import check_saved_state
 from seq2seq.training.state import TrainingError, TrainingState
 from seq2seq.untrusted import check_links, open_regular, read_regular
 
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices and links are POSIX")
 SMALL = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 1, "num_decoder_layers": 1}
 LINES = [f"the {a} {b} sees {c}" for a, b, c in itertools.product(["big", "old"], ["cat", "dog"], ["mice", "birds"])]
 
@@ -81,7 +79,6 @@ def rewrite(run: Run, tensors: dict[str, torch.Tensor]) -> None:
 # Plain files, inside the folder
 
 
-@posix_only
 def test_pipes_devices_and_folders_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     started = time.monotonic()
@@ -100,7 +97,6 @@ def test_a_file_is_read_up_to_a_size(tmp_path: Path) -> None:
         read_regular(tmp_path / "file", 4)
 
 
-@posix_only
 @pytest.mark.parametrize("name", ["config.toml", "model.json", "model.safetensors", "tokenizer.model"])
 def test_a_pipe_in_a_run_folder_is_not_waited_for(finished: Run, name: str) -> None:
     (finished.path / name).unlink()
@@ -108,7 +104,6 @@ def test_a_pipe_in_a_run_folder_is_not_waited_for(finished: Run, name: str) -> N
     fails(lambda: Run.open(finished.path).load_model(), name, "not a plain file")
 
 
-@posix_only
 @pytest.mark.parametrize(
     "name",
     [
@@ -127,7 +122,6 @@ def test_links_out_of_a_run_folder_are_not_followed(finished: Run, tmp_path: Pat
         pytest.fail("it would write through the link")
 
 
-@posix_only
 def test_links_inside_and_a_run_folder_that_is_a_link_are_followed(finished: Run, tmp_path: Path) -> None:
     (finished.path / "model.json").rename(finished.path / "other.json")
     (finished.path / "model.json").symlink_to("other.json")
@@ -220,7 +214,6 @@ def test_whatever_stands_in_a_header_it_is_read_or_refused(tmp_path: Path, heade
         assert sum(tensor.num_bytes for tensor in tensors.values()) == len(data)
 
 
-@posix_only
 def test_a_sparse_terabyte_is_refused_unread(finished: Run) -> None:
     size = 2**46
     header = json.dumps({"a": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
@@ -395,7 +388,6 @@ def test_the_requirements_exclude_versions_that_crash() -> None:
     assert '"datasets>=4.0"' in text  # before, a dataset's script could be run
 
 
-@posix_only
 def test_a_tokenizer_that_is_a_device_is_not_read() -> None:
     fails(lambda: read_model(Path("/dev/zero")), "cannot be read: not a plain file", kind=TokenizerError)
 

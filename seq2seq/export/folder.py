@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from seq2seq.atomic import is_litter, sync
+from seq2seq.atomic import is_litter, sync, temporary_folder
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
 from seq2seq.text.errors import unwritable
-
-if sys.platform != "win32":
-    import fcntl
 
 CERTIFICATE = "certificate.json"
 WRITING, REPLACED = ".tmp", ".old"
@@ -61,7 +57,6 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     _remove_left_behind(path, WRITING)
     with _temporary(path) as temporary:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp's is for its owner alone
         for file in (*temporary.iterdir(), temporary):  # durable before it has its name
             sync(file)
         check_free(path, overwrite=overwrite)  # it took a while
@@ -86,7 +81,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=WRITING, dir=path.parent))
+            temporary = temporary_folder(path.parent, f".{path.name}.", WRITING)
         except FileExistsError:
             raise ExportError(f"{path.parent}: is a file where a folder should be; rename it") from None
         except OSError as error:
@@ -118,8 +113,6 @@ def _remove_left_behind(path: Path, suffix: str) -> None:
 
 def _lock(folder: Path) -> int:
     """Locks a folder for as long as the descriptor is open. Raises OSError where that cannot be."""
-    if sys.platform == "win32":  # there is no fcntl
-        raise OSError("no locks")
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -85,8 +85,6 @@ def load_optimizer_tensors(
     optimizers: Sequence[torch.optim.Optimizer], model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
     """Puts back what `optimizer_tensors` gave. Raises ValueError where a parameter's state is missing or misshapen."""
-    if not tensors:  # saved before the first step that was not skipped
-        return
     owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         state = {}

@@ -99,8 +99,12 @@ class Window:
         """sums: what `sums` gave when an earlier sitting was saved."""
         before = sums or {"loss": 0.0, "nll": 0.0, "grad_norm": 0.0, "tokens": 0, "seconds": 0.0}
         self.loss, self.nll, self.grad_norm = before["loss"], before["nll"], before["grad_norm"]
-        self.tokens = int(before["tokens"])
-        self.started = time.perf_counter() - before["seconds"]
+        self.tokens, self._earlier = int(before["tokens"]), before["seconds"]
+        self.begin()
+
+    def begin(self) -> None:
+        """Training begins, or goes on, now: what has been done since the window was made takes none of its time."""
+        self._started = time.perf_counter() - self._earlier
 
     def sums(self) -> dict[str, float]:
         names = ("loss", "nll", "grad_norm", "tokens")
@@ -114,7 +118,7 @@ class Window:
             self.grad_norm = step.grad_norm
 
     def pause(self, seconds: float) -> None:
-        self.started += seconds
+        self._started += seconds
 
     def seconds(self) -> float:
-        return max(1e-9, time.perf_counter() - self.started)
+        return max(1e-9, time.perf_counter() - self._started)

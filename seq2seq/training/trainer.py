@@ -94,6 +94,7 @@ class Trainer:
             sizes = tensor_bytes(self.model.state_dict()), optimizer_bytes(self.config, self.model)
             check_room(self.run, self.config, *sizes, self.observer.message)
         started, before = time.perf_counter(), state.seconds
+        self._since_log.begin()
         timings: list[float] = []
         done = self.done()
         while not done:
@@ -134,47 +135,42 @@ class Trainer:
 
     def _next_update(self) -> list[Indices]:
         state = self.state
-        if self._planned_epoch != state.epoch:
-            self._pairs, self._plan = self._epoch(state.epoch)
-            self._planned_epoch = state.epoch
-            if state.epoch == 0:
-                state.updates_per_epoch = len(self._plan)
-            if self.sampled is not None:
-                self.sampled.prefetch(state.epoch + 1)
+        self._plan_epoch(state.epoch)
+        if self.sampled is not None:
+            self.sampled.prefetch(state.epoch + 1)
+        if state.update >= len(self._plan):  # of a checkpoint that is not this run's
+            raise TrainingError(
+                f"{self.run.path}: damaged: the checkpoint has done update {state.update:,} of {len(self._plan):,} of "
+                f"epoch {state.epoch:,}; start anew with --overwrite"
+            )
         update = self._plan[state.update]
         state.update += 1
         if state.update == len(self._plan):
             state.epoch, state.update = state.epoch + 1, 0
         return update
 
-    def pairs(self) -> PiecePairs:
-        """The pairs of the epoch that is next to be trained on."""
-        return self._epoch(self.state.epoch)[0]
+    def epoch_plan(self) -> tuple[PiecePairs, list[list[Indices]]]:
+        """The pairs of the epoch that is trained on next, and its updates, each a list of micro-batches."""
+        self._plan_epoch(self.state.epoch)
+        return self._pairs, self._plan
 
-    def discount(self, seconds: float) -> None:
-        """Leaves out of the speed that is reported what is not training."""
-        self._since_log.pause(seconds)
-
-    def _epoch(self, epoch: int) -> tuple[PiecePairs, list[list[Indices]]]:
-        """The pairs of an epoch and its updates."""
+    def _plan_epoch(self, epoch: int) -> None:
+        """Makes an epoch's pairs and updates ready, unless they are: of millions of pairs it takes seconds."""
+        if self._planned_epoch == epoch:
+            return
         pairs = self.train_pairs if self.sampled is None else self.sampled.for_epoch(epoch)
-        return pairs, self._updates(pairs, epoch)
-
-    def _updates(self, pairs: PiecePairs, epoch: int) -> list[list[Indices]]:
         lengths = pairs.source_lengths, pairs.target_lengths
         plan = plan_epoch(*lengths, self.config.micro_batch_tokens, seed=self.config.seed, epoch=epoch)
-        return updates(plan, accumulate=self.config.accumulate)
+        self._pairs, self._plan = pairs, updates(plan, accumulate=self.config.accumulate)
+        self._planned_epoch = epoch
 
     @property
     def updates_per_epoch(self) -> int:
         """Of the first epoch; where pieces are sampled, others have a few more or less."""
         if self.state.updates_per_epoch is None:
-            self.state.updates_per_epoch = len(self._epoch(0)[1])
+            self._plan_epoch(0)
+            self.state.updates_per_epoch = len(self._plan)
         return self.state.updates_per_epoch
-
-    def count_updates(self, pairs: PiecePairs) -> int:
-        """How many there are in an epoch of these pairs."""
-        return len(self._updates(pairs, 0))
 
     def epochs(self) -> float:
         """How often the corpus has been gone through."""
@@ -230,7 +226,7 @@ class Trainer:
             self.observer.message(f"planned {horizon:,} steps {end}")
 
     def _settle(self) -> None:
-        """Reads what the updates since the last time did: the only place that waits for a GPU."""
+        """Reads what the updates since the last time did. Between reports nothing else waits for a GPU."""
         pending, self._pending = self._pending, []
         if not pending:
             return

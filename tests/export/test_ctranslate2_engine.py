@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -212,7 +211,6 @@ def test_a_damaged_export_is_made_anew(make_run: Any, damage: str) -> None:
     assert texts(again.translate(LINES, beam_size=1)) == expected
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links")
 def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any, tmp_path: Path) -> None:
     run, outside = make_run(), tmp_path / "outside"
     outside.mkdir()
@@ -287,10 +285,10 @@ def test_a_run_where_no_export_can_be_kept_is_told_with_a_remedy(
         CTranslate2Translator(run, threads=1)
     (run / "exports").unlink()
 
-    def read_only(**_: object) -> None:
+    def read_only(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    monkeypatch.setattr("seq2seq.export.folder.temporary_folder", read_only)
     with pytest.raises(ExportError) as error:
         CTranslate2Translator(run, threads=1)
     message = str(error.value)

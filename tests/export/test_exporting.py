@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,6 @@ def test_bleu_is_tokenised_as_the_run_has_it(make_run: Any, tmp_path: Path) -> N
     assert asked == ["char", "char"] and certificate["bleu"]["tokenize"] == "char"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links")
 def test_a_link_stays_and_what_it_names_is_replaced(make_run: Any, tmp_path: Path) -> None:
     run, link = make_run(), tmp_path / "link"
     (tmp_path / "real").mkdir()
@@ -303,7 +301,6 @@ with new_folder(Path(sys.argv[1]), overwrite=True) as temporary:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_running_one_is_not(tmp_path: Path) -> None:
     mine = [tmp_path / name for name in (".out.mine.tmp", ".other.abcd1234.tmp", ".out.abcd1234.tmp.txt")]
     for folder in mine:
@@ -326,10 +323,10 @@ def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monk
     with pytest.raises(ExportError, match="file: is a file where a folder should be; rename it"):
         write_export(tmp_path / "file" / "out", "first")
 
-    def read_only(**_: object) -> None:
+    def read_only(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".out.12345678.tmp"))
 
-    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    monkeypatch.setattr("seq2seq.export.folder.temporary_folder", read_only)
     with pytest.raises(ExportError, match=r"/out: cannot be written \(Read-only file system\); check the folder"):
         write_export(tmp_path / "out", "first")
 

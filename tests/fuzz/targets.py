@@ -28,6 +28,7 @@ from seq2seq.run import Run, build_model
 from seq2seq.text.corpus import build_piece_corpus, build_text_corpus
 from seq2seq.text.reading import read_lines, read_pairs
 from seq2seq.text.tokenizer import Tokenizer
+from seq2seq.training.state import Interrupted
 from seq2seq.training.trainer import Trainer
 
 SENTENCES = [
@@ -77,8 +78,16 @@ class Playground:
         encode = self.tokenizer.encode_source, self.tokenizer.encode_target
         pairs = build_piece_corpus(text, *encode, self.config.data, self.folder / "pieces", None, filters=True)
         model = build_model(self.config, self.tokenizer)
-        training = self.config.training
-        return Trainer(self.run, training, model, pairs, None, None, Quiet(), device=torch.device("cpu"))
+        training = self.config.training.model_copy(update={"max_steps": 3})  # one more than there are
+        return Trainer(
+            self.run, training, model, pairs, None, None, Quiet(), device=torch.device("cpu"), stop=lambda: True
+        )
+
+    def go_on(self) -> None:
+        """Resumes, and trains one step."""
+        if self.trainer.resume():
+            with contextlib.suppress(Interrupted):
+                self.trainer.train()
 
     def _models(self) -> list[bytes]:
         """SentencePiece models of each kind to begin with."""
@@ -130,6 +139,7 @@ def model_json(play: Playground, generator: random.Random) -> None:
     run = Run.open(play.run_path)
     run.remark()
     run.load_model()
+    pipeline.train(play.config, play.run_path, Quiet(), resume=True)
 
 
 def model_tensors(play: Playground, generator: random.Random) -> None:
@@ -152,7 +162,7 @@ def state_json(play: Playground, generator: random.Random) -> None:
     with contextlib.suppress(ValueError, AttributeError, RecursionError):  # it is no object any more
         content = sealed(json.loads(content))
     path.write_bytes(content)
-    play.trainer.resume()
+    play.go_on()
 
 
 def checkpoint_tensors(play: Playground, generator: random.Random) -> None:
@@ -161,7 +171,7 @@ def checkpoint_tensors(play: Playground, generator: random.Random) -> None:
     content = mutate_tensors(play.files[path], generator)
     path.write_bytes(content)
     play._set(play.run_path / CHECKPOINT / "state.json", ("files", name), content)
-    play.trainer.resume()
+    play.go_on()
 
 
 def metrics(play: Playground, generator: random.Random) -> None:

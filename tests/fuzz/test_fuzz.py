@@ -17,8 +17,6 @@ import pytest
 
 WORKER = Path(__file__).with_name("worker.py")
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the worker uses POSIX alarms and limits")
-
 
 def fuzz(folder: Path, count: int, seed: str, timeout: float) -> dict[str, Any]:
     """What the worker reports, in a process of its own: what is damaged may crash it."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+import seq2seq.training.state as state_module
 import seq2seq.training.trainer as trainer_module
 import seq2seq.training.updates as updates_module
 from seq2seq.checkpoints import STATE, STATE_HASH
@@ -692,6 +693,50 @@ def test_a_run_that_did_not_write_down_its_regular_checkpoints_keeps_all(tmp_pat
         again.train()
         assert kept_steps(again.run) == again.state.regular == [5, 10, 15, 20, 23]
     assert regular_steps([10, 12, 15, 23], TrainingState(step=23, regular=[12])) == [12, 23]
+
+
+def test_an_epoch_is_planned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[int] = []
+
+    def plan(*arguments: Any, **options: Any) -> Any:
+        planned.append(options["epoch"])
+        return plan_epoch(*arguments, **options)
+
+    monkeypatch.setattr(trainer_module, "plan_epoch", plan)
+    trainer = trainer_for(tmp_path / "run", settings(max_epochs=2))
+    trainer.epoch_plan()
+    assert trainer.updates_per_epoch == len(trainer.epoch_plan()[1])
+    trainer.train()
+    assert planned == [0, 1]
+
+
+def test_an_update_that_no_epoch_has_is_told(tmp_path: Path) -> None:
+    trainer_for(tmp_path / "run", settings(max_steps=3)).train()
+    state = Run(tmp_path / "run").checkpoints()[-1].path / STATE
+    values = json.loads(state.read_text())
+    values.pop(STATE_HASH)
+    state.write_text(json.dumps({**values, "update": 999_999}))
+    again = trainer_for(tmp_path / "run", settings(max_steps=5))
+    assert again.resume()
+    with pytest.raises(TrainingError, match=r"damaged: the checkpoint has done update 999,999 of \d+ of epoch 0"):
+        again.train()
+
+
+def test_what_goes_before_training_takes_none_of_its_speed(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when it begins, nor when it goes on: what an earlier sitting has measured stays."""
+    monkeypatch.setattr(state_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    trainer = trainer_for(tmp_path / "run", settings(max_steps=4, log_every=3, save_every=2), train=SMALL)
+    clock.now += 100.0
+    trainer.train()
+    speeds = [record["target_tokens_per_second"] for record in trainer.run.metrics() if "loss" in record]
+    again = trainer_for(tmp_path / "run", settings(max_steps=8, log_every=3, save_every=2), train=SMALL)
+    again.resume()
+    clock.now += 100.0
+    again.train()
+    later = [record["target_tokens_per_second"] for record in again.run.metrics() if "loss" in record]
+    assert later[: len(speeds)] == speeds and min(later) > 0.5 * max(later)
 
 
 def test_a_resumed_run_does_not_split_other_epochs_into_pieces_than_its_own(tmp_path: Path) -> None:
