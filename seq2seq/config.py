@@ -1,13 +1,13 @@
-"""Configuration: frozen, typed, every field with its default. The presets are the paper's models and smaller ones.
+"""Configuration: frozen, typed, every field with its default and, below it, what it means.
 
 Five sections, `[data] [tokenizer] [model] [training] [decoding]`, are checked field by field and against each other;
 what is wrong is told with the field, the value and the remedy. How a configuration is read from a TOML file is in
-`recipe.py`.
+`recipe.py`, the presets are in `presets.py`. docs/SETTINGS.md is made of this file by `python -m seq2seq.settings`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -50,41 +50,62 @@ class DataConfig(Section):
     """
 
     source_language: str = ""
+    """Its name, for people; the key of the source in a `translation` field (JSON lines, datasets)."""
     target_language: str = ""
+    """The same of the target."""
     train_source: str = ""
+    """Training sentences, one a line, gzipped or not. Paths are relative to the recipe's folder."""
     train_target: str = ""
+    """Their translations, line by line."""
     valid_source: str = ""
+    """Validation sentences; without them no validation is made."""
     valid_target: str = ""
+    """Their translations."""
     test_source: str = ""
+    """Test sentences, translated when training ends."""
     test_target: str = ""
-    # One file with both sides. TSV columns are numbered from 1, or named by a header; JSONL fields are named.
+    """Their translations."""
     train_pairs: str = ""
+    """One file with both sides of the training corpus: `.tsv` or `.jsonl`, or these with `.gz`."""
     valid_pairs: str = ""
+    """The same for validation."""
     test_pairs: str = ""
+    """The same for the test."""
     source_column: str = ""
+    """The source's column: a number from 1, or a name of the header, of a TSV file (1 by default); a field of JSON
+    lines or a dataset (`source`)."""
     target_column: str = ""
-    # Of .tsv files: whether the first line has the names of the columns; whether fields may stand in double quotes, as
-    # spreadsheets write those with quotes, tabs or line breaks in them.
+    """The target's column (by default 2, or `target`)."""
     tsv_header: bool = False
+    """Whether the first line of a TSV file has the names of its columns."""
     tsv_quotes: bool = False
-    # A dataset on the Hugging Face hub, with columns as above or a `translation` feature keyed by language.
+    """Whether its fields may stand in double quotes, as spreadsheets write those with quotes, tabs or line breaks."""
     dataset: str = ""
+    """A dataset of the Hugging Face hub, or a folder that is one."""
     dataset_config: str = ""
+    """Which of its configurations, where it has several."""
     train_split: str = "train"
+    """The dataset's split to train on."""
     valid_split: str = "validation"
+    """The dataset's split to validate on; empty for none."""
     test_split: str = ""
-    # Files fetched on first use.
+    """The dataset's split to test on; empty for none."""
     downloads: tuple[Download, ...] = ()
-    # Filters of the training pairs. Every pair that they drop is counted and reported.
-    max_source_length: int = Field(default=256, ge=1, le=2**14)  # pieces, without end-of-sentence
+    """Files fetched on first use: `[[data.downloads]]` with `path`, `url` and `sha256`."""
+    max_source_length: int = Field(default=256, ge=1, le=2**14)
+    """Pieces of a training sentence, without end-of-sentence; pairs with more are dropped and counted."""
     max_target_length: int = Field(default=256, ge=1, le=2**14)
-    max_length_ratio: float = Field(default=9.0, ge=1.0)  # longer side / shorter side, in pieces
-    ratio_free_length: int = Field(default=10, ge=0)  # pairs whose longer side has at most so many pieces pass
+    """The same of its translation."""
+    max_length_ratio: float = Field(default=9.0, ge=1.0)
+    """Longer side / shorter side, in pieces, beyond which a training pair is dropped and counted."""
+    ratio_free_length: int = Field(default=10, ge=0)
+    """Pairs whose longer side has at most so many pieces pass, whatever their ratio."""
     drop_duplicates: bool = False
-    # sacreBLEU's tokenisation for validation and test BLEU: "none" for text that is tokenised already.
+    """Whether of equal training pairs the first alone is kept."""
     bleu_tokenize: Literal[
         "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200"
     ] = "13a"  # fmt: skip
+    """sacreBLEU's tokenisation for validation and test BLEU; `none` for text that is tokenised already."""
 
     @field_validator("downloads", mode="before")
     @classmethod
@@ -110,23 +131,33 @@ class TokenizerConfig(Section):
     """SentencePiece. With `shared`, one model serves both sides; otherwise each side has its own."""
 
     algorithm: Literal["bpe", "unigram"] = "bpe"
-    vocab_size: int = Field(default=8000, ge=16, le=1_000_000)  # a ceiling: a small corpus may give fewer pieces
+    """How SentencePiece makes pieces."""
+    vocab_size: int = Field(default=8000, ge=16, le=1_000_000)
+    """Pieces at most: a small corpus may give fewer."""
     shared: bool = True
-    character_coverage: float = Field(default=1.0, ge=0.98, le=1.0)  # SentencePiece takes no less
+    """Whether both sides have one vocabulary."""
+    character_coverage: float = Field(default=1.0, ge=0.98, le=1.0)
+    """The share of characters that get pieces; below 1 the rarest are left out, as for Chinese (SentencePiece takes no
+    less than 0.98)."""
     normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = "identity"
+    """SentencePiece's normalisation of text, on both sides; `_cf` folds case."""
     byte_fallback: bool = False
-    # Learn from a random sample of at most so many lines; SentencePiece takes no fewer than 101.
+    """Whether what has no piece is written as bytes, so that no character is lost."""
     max_sentences: int = Field(default=1_000_000, ge=101)
-    # Subword regularisation: in every epoch of training each sentence is segmented anew, at random; 0: always into the
-    # same pieces. For bpe the probability of leaving out a merge at a step (BPE-dropout, Provilkov et al. 2020, arXiv
-    # 1910.13267, which has 0.1); 1 leaves single characters. For unigram the exponent alpha of the segmentations'
-    # probabilities (Kudo 2018, arXiv 1804.10959, which has 0.1 to 0.5); the smaller, the more random. Sentences become
-    # longer: on Multi30k by a fifth for bpe and 0.1, twice as long for unigram and 0.1.
+    """Lines to learn from at most; of more, a random sample (SentencePiece takes no fewer than 101)."""
     sample_source: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Subword regularisation of the source: in every epoch each sentence is segmented anew, at random; 0: always into
+    the same pieces. For bpe the probability of leaving out a merge at a step (BPE-dropout, Provilkov et al. 2020,
+    arXiv 1910.13267, which has 0.1); 1 leaves single characters. For unigram the exponent alpha of the segmentations'
+    probabilities (Kudo 2018, arXiv 1804.10959, which has 0.1 to 0.5); the smaller, the more random. Sentences become
+    longer: on Multi30k by a fifth for bpe and 0.1, twice as long for unigram and 0.1. Of text without spaces short
+    runs are segmented apart, where the paper takes a word as a whole: more pieces come of it."""
     sample_target: float = Field(default=0.0, ge=0.0, le=1.0)
-    # Existing SentencePiece models to use instead of learning one (`source_model` alone serves both sides).
+    """The same of the target."""
     source_model: str = ""
+    """An existing SentencePiece model to use instead of learning one; alone it serves both sides."""
     target_model: str = ""
+    """Another one for the target, with `shared = false`."""
 
     @model_validator(mode="after")
     def _models(self) -> TokenizerConfig:
@@ -151,24 +182,37 @@ class ModelConfig(Section):
     """
 
     d_model: int = Field(default=512, ge=2, le=2**16)
+    """Size of a position's vector in all layers."""
     num_heads: int = Field(default=8, ge=1, le=2**16)
-    head_size: int | None = Field(default=None, ge=1, le=2**16)  # d_k = d_v; d_model / num_heads unless given
+    """Attention heads of each layer."""
+    head_size: int | None = Field(default=None, ge=1, le=2**16)
+    """d_k = d_v, the size of a head's keys and values; `d_model / num_heads` unless given."""
     d_ff: int = Field(default=2048, ge=1, le=2**20)
+    """Inner size of the feed-forward networks."""
     num_encoder_layers: int = Field(default=6, ge=1, le=1000)
+    """Layers of the encoder."""
     num_decoder_layers: int = Field(default=6, ge=1, le=1000)
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)  # section 5.4: sub-layer outputs and embedding sums
-    attention_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # on attention weights
-    activation_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # inside the feed-forward network
+    """Layers of the decoder."""
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """On the outputs of sub-layers and on the sums of embeddings and positions (section 5.4)."""
+    attention_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """On attention weights."""
+    activation_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Inside the feed-forward networks."""
     norm: Literal["post", "pre"] = "post"
-    # Of the layers' matrices at the start: how many times as large as Xavier's (Glorot and Bengio 2010). Unless given
-    # 0.5 for post-norm, which learns far faster from smaller ones, and 1 for pre-norm, which gained nothing from them.
+    """Layer normalisation after the residual sum, as in the paper, or before the sub-layer."""
     initial_gain: float | None = Field(default=None, gt=0.0, le=10.0)
+    """How many times as large as Xavier's (Glorot and Bengio 2010) the layers' matrices are at the start. Unless given
+    0.5 for post-norm, which learns far faster from smaller ones, and 1 for pre-norm, which gained nothing from them."""
     activation: Literal["relu", "gelu"] = "relu"
+    """Of the feed-forward networks."""
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    max_positions: int = Field(default=1024, ge=1, le=2**24)  # only for learned positions: the longest input or output
-    # Which of source embedding, target embedding and output matrix are one: "all" needs a shared vocabulary,
-    # "target" ties target embedding and output, "auto" is "all" where the vocabulary is shared, else "target".
+    """How positions are encoded (section 3.5)."""
+    max_positions: int = Field(default=1024, ge=1, le=2**24)
+    """For learned positions alone: the longest input or output."""
     tied_embeddings: Literal["auto", "all", "target", "none"] = "auto"
+    """Which of source embedding, target embedding and output matrix are one: `all` needs a shared vocabulary, `target`
+    ties target embedding and output, `auto` is `all` where the vocabulary is shared, else `target`."""
 
     @model_validator(mode="after")
     def _sizes(self) -> ModelConfig:
@@ -205,53 +249,82 @@ class TrainingConfig(Section):
     """
 
     max_steps: int | None = Field(default=None, ge=1)
+    """Updates after which training ends; set, it alone is the schedule's horizon."""
     max_epochs: int | None = Field(default=None, ge=1)
+    """Passes over the corpus after which training ends."""
     max_minutes: float | None = Field(default=None, gt=0)
-    # Padded target tokens per update, over all micro-batches.
+    """Minutes that training is planned to fit into."""
     batch_tokens: int = Field(default=25_000, ge=1, le=100_000_000)
-    accumulate: int = Field(default=1, ge=1)  # micro-batches per update
+    """Padded target tokens per update, over all micro-batches."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches per update: more of them take less memory."""
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
-    # R-Drop (Liang et al. 2021, arXiv 2106.14448): every batch is predicted twice under different dropout, and the two
-    # predictions p and q are drawn together, by r_drop / 4 * (KL(p||q) + KL(q||p)). 0: off. Twice the work a step.
+    """Epsilon of section 5.4, spread over all pieces."""
     r_drop: float = Field(default=0.0, ge=0.0)
+    """R-Drop (Liang et al. 2021, arXiv 2106.14448): every batch is predicted twice under different dropout, and the
+    two predictions p and q are drawn together, by r_drop / 4 * (KL(p||q) + KL(q||p)). 0: off. Twice the work a step."""
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = "inverse_sqrt"
+    """Of the learning rate after the warm-up: as in equation 3, or falling to 0 at the horizon, or level."""
     warmup_steps: int = Field(default=4000, ge=1)
-    learning_rate_scale: float = Field(default=1.0, gt=0.0, le=1e6)  # its peak, in (d_model * warmup_steps)^-0.5
-    # "muon" has the matrices of layers updated by Muon (see training/muon.py), all else by Adam, both with one learning
-    # rate: on Multi30k a step teaches more and takes hardly longer (experiments/LOG.md, "Muon"). The paper has Adam.
-    # The two settings of Muon were found at d_model = 128, and are nothing to Adam.
+    """Steps over which the learning rate rises to its peak."""
+    learning_rate_scale: float = Field(default=1.0, gt=0.0, le=1e6)
+    """The peak of the learning rate, in (d_model * warmup_steps)^-0.5."""
     optimizer: Literal["adam", "muon"] = "adam"
+    """`muon` has the matrices of layers updated by Muon (see training/muon.py), all else by Adam, both with one
+    learning rate: on Multi30k a step teaches more and takes hardly longer (experiments/LOG.md, "Muon"). The paper has
+    Adam."""
     muon_momentum: float = Field(default=0.95, ge=0.0, lt=1.0)
-    muon_scale: float = Field(default=0.4, gt=0.0, le=100.0)  # root mean square of an update, in learning rates
+    """Of Muon; found at d_model = 128. Nothing to Adam."""
+    muon_scale: float = Field(default=0.4, gt=0.0, le=100.0)
+    """Root mean square of an update of Muon, in learning rates; found at d_model = 128. Nothing to Adam."""
     adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Of Adam's mean of gradients (section 5.3)."""
     adam_beta2: float = Field(default=0.98, ge=0.0, lt=1.0)
+    """Of Adam's mean of their squares."""
     adam_epsilon: float = Field(default=1e-9, gt=0.0)
-    # Decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101): each step takes learning rate times this off matrices,
-    # embeddings included, not off biases and layer normalisations. Muon without it learns a small corpus by heart.
+    """Added to the root of that."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=1000.0)
-    clip_norm: float = Field(default=0.0, ge=0.0)  # 0: gradients are not clipped
+    """Decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101): each step takes learning rate times this off matrices,
+    embeddings included, not off biases and layer normalisations. Muon without it learns a small corpus by heart."""
+    clip_norm: float = Field(default=0.0, ge=0.0)
+    """The largest norm of a gradient; longer ones are scaled down. 0: off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of matrix products; `auto` is bfloat16 where the processor or GPU multiplies it natively. Weights are float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training computes; `auto` takes a GPU where torch finds one."""
     seed: int = Field(default=1, ge=0, lt=2**31)
-    # Fine-tuning: a finished run whose weights and vocabulary training begins with; its model must have these sizes.
+    """Of all that is random: weights, order, dropout, the sample that the vocabulary is learned from."""
     init_from: str = ""
-    num_threads: int = Field(default=0, ge=0, le=1024)  # 0: as many as there are cores
-    # Parts of a batch trained at once on a CPU, sharing its threads; 0: one a thread where each has enough to do.
+    """Fine-tuning: a finished run whose weights and vocabulary training begins with; its model must have these sizes.
+    """
+    num_threads: int = Field(default=0, ge=0, le=1024)
+    """CPU threads; 0: one a core, or OMP_NUM_THREADS where that is fewer."""
     workers: int = Field(default=0, ge=0, le=1024)
+    """Parts of a batch trained at once on a CPU, sharing its threads; 0: one a thread where each has enough to do."""
     log_every: int = Field(default=50, ge=1)
+    """Steps from one line of metrics.jsonl to the next."""
     validate_every: int = Field(default=1000, ge=1)
+    """Steps from one validation to the next."""
     save_every: int = Field(default=1000, ge=1)
+    """Steps from one checkpoint to the next."""
     validation_beam_size: int = Field(default=1, ge=1, le=1000)
+    """Beam of the validations' BLEU; 1 is greedy search."""
     max_validation_sentences: int = Field(default=3000, ge=1)
-    patience: int = Field(default=0, ge=0)  # validations without a better BLEU before stopping; 0: never
+    """How many of the first validation sentences are translated for BLEU; the loss is of all."""
+    patience: int = Field(default=0, ge=0)
+    """Validations without a better BLEU before training ends; 0: never."""
     keep_last: int = Field(default=5, ge=1)
+    """Checkpoints that are kept: the newest."""
     keep_best: int = Field(default=1, ge=1)
-    # The final model: the best checkpoint by validation BLEU, or the average of the last / best N of those kept.
+    """And the best by validation."""
     average: Literal["none", "last", "best"] = "last"
+    """The final model: the best checkpoint by validation, or the average of the last or the best of those kept."""
     average_checkpoints: int = Field(default=5, ge=1)
-    max_skipped_steps: int = Field(default=5, ge=1)  # non-finite steps in a row before training stops
-    # Whether the largest batches are computed before the first step, to see that the memory is enough for them.
+    """How many are averaged."""
+    max_skipped_steps: int = Field(default=5, ge=1)
+    """Non-finite steps in a row before training stops."""
     preflight: bool = True
+    """Whether the largest batches are computed before the first step, to see that the memory is enough for them."""
 
     @property
     def micro_batch_tokens(self) -> int:
@@ -277,64 +350,22 @@ class DecodingConfig(Section):
     """Section 6.1 of the paper: beam search with a length penalty, output at most 50 pieces longer than the input."""
 
     beam_size: int = Field(default=4, ge=1, le=1000)
-    length_penalty: float = Field(default=0.6, ge=0.0, le=10.0)  # alpha of Wu et al. 2016, equation 14
-    # What log-probabilities are divided by: "wu" ((5 + |y|) / 6)^alpha as in that equation, "power" |y|^alpha.
+    """Hypotheses kept at each step."""
+    length_penalty: float = Field(default=0.6, ge=0.0, le=10.0)
+    """Alpha of Wu et al. 2016, equation 14."""
     length_normalization: Literal["wu", "power"] = "wu"
+    """What log-probabilities are divided by: `wu` ((5 + |y|) / 6)^alpha as in that equation, `power` |y|^alpha."""
     max_extra_length: int = Field(default=50, ge=0, le=10_000)
-    max_source_length: int = Field(default=1024, ge=1, le=2**14)  # longer inputs are cut, with a warning
-    batch_tokens: int = Field(default=8000, ge=1, le=1_000_000)  # padded source tokens times beam size, per batch
-    # Whose cross-attention gives word alignments: a decoder layer, from 0, by default the one before the last, and one
-    # of its heads, or (-1) the mean of them all (Garg et al. 2019, arXiv 1909.02074).
+    """Pieces by which an output may be longer than its source."""
+    max_source_length: int = Field(default=1024, ge=1, le=2**14)
+    """Pieces of a source; longer ones are cut, with a warning."""
+    batch_tokens: int = Field(default=8000, ge=1, le=1_000_000)
+    """Padded source tokens times beam size, per batch."""
     alignment_layer: int | None = Field(default=None, ge=0)
+    """The decoder layer whose cross-attention gives word alignments, from 0; by default the one before the last (Garg
+    et al. 2019, arXiv 1909.02074)."""
     alignment_head: int = Field(default=-1, ge=-1)
-
-
-# The size that serves Multi30k best (Wu et al. 2021, arXiv 2105.14462), in batches of 2,048 tokens and with a lower
-# rate than theirs, which together with less dropout gained 2 BLEU in ten minutes (experiments/LOG.md). Of three
-# checkpoints the average is taken: in ten minutes five reach too far back, to half an hour it makes no difference.
-# Muon gained 1 to 3 more after as many steps, weight decay another 1.
-_TINY: dict[str, dict[str, Any]] = {
-    "tokenizer": {"vocab_size": 10_000},
-    "model": {
-        "d_model": 128, "num_heads": 4, "d_ff": 256, "num_encoder_layers": 4, "num_decoder_layers": 4, "dropout": 0.3,
-    },
-    "training": {
-        "max_minutes": 30.0, "batch_tokens": 2048, "optimizer": "muon", "schedule": "cosine", "warmup_steps": 400,
-        "learning_rate_scale": 0.566, "weight_decay": 0.3, "validate_every": 500, "save_every": 250,
-        "average_checkpoints": 3,
-    },
-    "decoding": {"length_penalty": 1.8},
-}  # fmt: skip
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "tiny": _TINY,
-    # The same for the impatient: in so few epochs it does not learn by heart, and needs less dropout.
-    "quick": {
-        **_TINY,
-        "model": {**_TINY["model"], "dropout": 0.2},
-        "training": {**_TINY["training"], "max_minutes": 10.0},
-    },
-    # Three times the parameters, for some 100,000 pairs, such as `seq2seq diversify` makes of a small corpus: some 0.8
-    # BLEU more on Multi30k's validation set than `tiny`'s size learns of them, and no more from the 29,000 pairs
-    # themselves (experiments/LOG.md, "A wider student"). Over three seeds of them that validation set prefers no other
-    # length penalty than the paper's beyond chance. The peak rate, 1.8e-3, follows the width as in equation 3.
-    "small": {
-        **_TINY,
-        "model": {**_TINY["model"], "d_model": 256, "d_ff": 512},
-        "training": {**_TINY["training"], "max_minutes": 60.0, "batch_tokens": 4096},
-        "decoding": {},
-    },
-    # Table 3, "base": 100,000 steps of 25,000 target tokens; the average of the last 5 checkpoints (section 6.1).
-    "base": {
-        "tokenizer": {"vocab_size": 37_000},
-        "training": {"max_steps": 100_000},
-    },
-    # Table 3, "big": 300,000 steps, dropout 0.3; the average of the last 20 checkpoints.
-    "big": {
-        "tokenizer": {"vocab_size": 37_000},
-        "model": {"d_model": 1024, "num_heads": 16, "d_ff": 4096, "dropout": 0.3},
-        "training": {"max_steps": 300_000, "keep_last": 20, "average_checkpoints": 20},
-    },
-}  # fmt: skip
+    """One of its heads, or (-1) the mean of them all."""
 
 
 class Config(Section):

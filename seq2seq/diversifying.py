@@ -19,7 +19,7 @@ from typing import Protocol
 from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
 from seq2seq.files import UnwrittenError, locked, replacing
-from seq2seq.keeping import Kept, Translations
+from seq2seq.kept_translations import Kept, Translations
 from seq2seq.text.reading import aligned_files
 from seq2seq.untrusted import check_links
 

@@ -91,7 +91,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}{REMEDIES.get(error.errno or 0, '')}", 1
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
-        return "out of memory: lower training.batch_tokens to train, --beam-size to translate", 1
+        return "out of memory: lower training.batch_tokens to train, --beam-size or --n-best to translate", 1
     if isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("temporarily unavailable", "new thread")
     ):

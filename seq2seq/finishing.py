@@ -21,7 +21,7 @@ from seq2seq.finetuning import origin
 from seq2seq.machine import peak_memory_bytes
 from seq2seq.model_card import is_of_another_model, model_card
 from seq2seq.preparing import Corpora, prepare, sound_tokenizer
-from seq2seq.resuming import check_identity
+from seq2seq.resume_rules import check_identity
 from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
 from seq2seq.runtime import describe_hardware
 from seq2seq.text.corpus import TextCorpus

@@ -20,10 +20,10 @@ def check_threads(threads: int, name: str = "threads") -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    """Cores that this process may run on, and no more than OMP_NUM_THREADS in the environment, as schedulers set it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores)
 
 
 def processor_name() -> str:

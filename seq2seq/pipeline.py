@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from seq2seq.belongings import check_place
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu, tokenize_remark, try_tokenize
@@ -25,8 +24,9 @@ from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.preflight import longest_sentences, preflight
 from seq2seq.preparing import Corpora, prepare
-from seq2seq.resuming import check_changes, check_identity, check_settings, tell_changes
+from seq2seq.resume_rules import check_changes, check_identity, check_settings, tell_changes
 from seq2seq.run import CORPUS, Run, build_model, resume_command
+from seq2seq.run_files import check_place
 from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, set_up_cpu
 from seq2seq.text.corpus import source_hashes
 from seq2seq.text.errors import UnwritableError

@@ -24,9 +24,9 @@ from seq2seq.machine import available_memory, forget_peak, recent_peak_bytes, re
 from seq2seq.model.transformer import Transformer
 from seq2seq.runtime import release_freed_memory
 from seq2seq.text.batching import Indices, Lengths, PiecePairs
+from seq2seq.training.disk import disk_needed
 from seq2seq.training.horizon import time_left
 from seq2seq.training.optimizer import optimizer_bytes
-from seq2seq.training.room import disk_needed
 from seq2seq.training.trainer import Trainer
 
 SLOW_POSITIONS = 20_000_000  # pairs of positions of one sentence, from which the rehearsal is announced

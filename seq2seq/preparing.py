@@ -10,7 +10,7 @@ import numpy as np
 from seq2seq.config import Config
 from seq2seq.files import RunError
 from seq2seq.finetuning import INITIAL, InitialRun
-from seq2seq.resuming import SETTINGS, check_files, settings_of
+from seq2seq.resume_rules import SETTINGS, check_files, settings_of
 from seq2seq.run import CORPUS, Run
 from seq2seq.runtime import derived_seed
 from seq2seq.text.corpus import (

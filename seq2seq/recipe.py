@@ -21,8 +21,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from seq2seq.config import DATA_PATHS, PRESETS, Config, ConfigError, Download, Section
+from seq2seq.config import DATA_PATHS, Config, ConfigError, Download, Section
 from seq2seq.errors import unreadable
+from seq2seq.presets import PRESETS
 from seq2seq.untrusted import MAX_CONFIG_BYTES
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes")

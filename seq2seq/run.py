@@ -35,23 +35,6 @@ from safetensors.numpy import save_file as save_arrays
 from torch import Tensor
 
 from seq2seq.atomic import sync
-from seq2seq.belongings import CARD as CARD
-from seq2seq.belongings import CONFIG as CONFIG
-from seq2seq.belongings import CORPUS as CORPUS
-from seq2seq.belongings import CURVES as CURVES
-from seq2seq.belongings import (
-    IDENTITY,
-    METRICS,
-    MODEL_INFO,
-    REMOVED,
-    SOURCE_HASHES,
-    check_place,
-    check_run_links,
-    holds_run,
-    remove_run,
-    temporary_files,
-)
-from seq2seq.belongings import LOCK as LOCK
 from seq2seq.checkpoints import MODEL, OVERHEAD_BYTES, CheckpointFolder, tensor_bytes
 from seq2seq.checkpoints import Checkpoint as Checkpoint
 from seq2seq.config import Config, ConfigError
@@ -73,6 +56,23 @@ from seq2seq.files import (
 from seq2seq.files import RunError as RunError
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
+from seq2seq.run_files import CARD as CARD
+from seq2seq.run_files import CONFIG as CONFIG
+from seq2seq.run_files import CORPUS as CORPUS
+from seq2seq.run_files import CURVES as CURVES
+from seq2seq.run_files import (
+    IDENTITY,
+    METRICS,
+    MODEL_INFO,
+    REMOVED,
+    SOURCE_HASHES,
+    check_place,
+    check_run_links,
+    holds_run,
+    remove_run,
+    temporary_files,
+)
+from seq2seq.run_files import LOCK as LOCK
 from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
 from seq2seq.weights import build_model as build_model

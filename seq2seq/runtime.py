@@ -30,7 +30,12 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of activations and matrix products. `auto` is bfloat16 where the hardware multiplies it natively."""
+    """The dtype of activations and matrix products. `auto` is bfloat16 where the hardware multiplies it natively.
+
+    Raises OptionError for another name.
+    """
+    if name not in ("fp32", "bf16", "auto"):
+        raise OptionError(f"precision = {name!r}: choose fp32, bf16 or auto")
     if name == "fp32":
         return torch.float32
     if name == "bf16":

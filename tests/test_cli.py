@@ -338,7 +338,7 @@ def test_more_samples_than_the_beam_is_wide_can_be_drawn(translate: Cli, sources
     ("arguments", "parts"),
     [
         (["--n-best", "4"], ["--n-best 4", "--beam-size 3", "raise --beam-size"]),
-        (["--n-best", "0"], ["--n-best 0", "at least 1"]),
+        (["--n-best", "0"], ["--n-best 0", "from 1"]),
         (["--beam-size", "0"], ["--beam-size 0", "from 1"]),
         (["--beam-size", "100000"], ["--beam-size 100000", "1000"]),
         (["--length-penalty", "-1"], ["--length-penalty -1", "from 0"]),

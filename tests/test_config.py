@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seq2seq.config import DATA_PATHS, PRESETS, Config, ConfigError
+from seq2seq.config import DATA_PATHS, Config, ConfigError
+from seq2seq.presets import PRESETS
 from seq2seq.recipe import SECTIONS, build_config, dump_config, load_config, parse_config
 from seq2seq.training.optimizer import learning_rate
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq import keeping
+from seq2seq import kept_translations
 from seq2seq.commands import diversifying as commands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
@@ -137,7 +137,7 @@ def test_what_was_translated_while_the_corpus_was_another_is_not_taken(tmp_path:
     assert read(tmp_path / "out")[3:] == [("a", "A"), ("c", "C"), ("e", "E")]
 
 
-UNENDED = json.dumps([keeping.digest("d"), ["torn"]]).encode()
+UNENDED = json.dumps([kept_translations.digest("d"), ["torn"]]).encode()
 
 
 @pytest.mark.parametrize("torn", [b"", UNENDED, b'["Q', b'["Q", [1]]\n', b"[1]\n", b'{"Q": 1}\n', b"\xff\n"])
@@ -189,7 +189,7 @@ def test_a_full_disk_is_told_of_and_what_was_kept_before_is_used(
 ) -> None:
     corpus = write(tmp_path / "in", [("a", "b"), ("c", "d"), ("e", "f")])
     asked, told, appended = Stopping(str.upper, 3), list[str](), list[bytes]()
-    append = keeping._append
+    append = kept_translations._append
 
     class Full:
         def __init__(self, file: Any) -> None:
@@ -204,7 +204,7 @@ def test_a_full_disk_is_told_of_and_what_was_kept_before_is_used(
             return int(self.file.write(content[:written]))
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"\.jsonl: no space left to write it"):
-        patch.setattr(keeping, "_append", lambda file, content: append(Full(file), content))
+        patch.setattr(kept_translations, "_append", lambda file, content: append(Full(file), content))
         diversify(*corpus, tmp_path / "out", forward=[teacher(asked, key="1")], backward=[], tell=told.append)
     assert told == [f"what has been translated is in {tmp_path / 'out' / KEPT}: the same command goes on from there"]
     asked.left = 1

@@ -34,8 +34,8 @@ from seq2seq.run import Run, build_model
 from seq2seq.tensor_header import HeaderError, read_header
 from seq2seq.text.model_proto import ModelProtoError, check_model_proto
 from seq2seq.text.tokenizer import Tokenizer, TokenizerError, read_model
-from seq2seq.training.restoring import check_saved_state
 from seq2seq.training.state import TrainingError, TrainingState
+from seq2seq.training.state_check import check_saved_state
 from seq2seq.untrusted import check_links, open_regular, read_regular
 
 SMALL = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 1, "num_decoder_layers": 1}

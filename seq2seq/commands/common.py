@@ -43,7 +43,14 @@ LengthNormalization = Annotated[
 ]
 PrecisionName = Annotated[str, option("fp32|bf16|auto", "Arithmetic of the network.")]
 Threads = Annotated[
-    int, typer.Option(metavar="N", help="CPU threads; 0 is one a core.", min=0, max=MAX_THREADS, show_default=False)
+    int,
+    typer.Option(
+        metavar="N",
+        help="CPU threads; 0 is one a core, or OMP_NUM_THREADS.  [default: 0]",
+        min=0,
+        max=MAX_THREADS,
+        show_default=False,
+    ),
 ]
 
 

@@ -25,6 +25,9 @@ from seq2seq.commands.common import (
 from seq2seq.errors import OptionError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from seq2seq.decoding.options import Options
     from seq2seq.decoding.translator import Translator
     from seq2seq.diversifying import Teacher, Translates
@@ -72,9 +75,10 @@ def diversify(
     for run in runs.values():  # what is wrong is told before the first has translated for an hour
         run.load_model()
         check_options(options, run.config().decoding)
-    for paths, text, way in ((forward, source, "--forward"), (backward, target, "--backward")):
+    ways = ("--forward", source), ("--backward", target)
+    for paths, mine, others in ((forward, *ways), (backward, *ways[::-1])):
         for path in paths or ():
-            _see_whether_it_knows(runs[path], text, way)
+            _see_whether_it_knows(runs[path], mine, others)
 
     one_way, other_way = (
         [_teacher(runs[path], options, precision_name, threads) for path in paths or ()]
@@ -91,23 +95,39 @@ def diversify(
     print(counts.describe())
 
 
-def _see_whether_it_knows(run: Run, path: Path, way: str) -> None:
-    """Warns where a model was not trained on these sentences: it may be the wrong one, or go the other way."""
+def _see_whether_it_knows(run: Run, mine: tuple[str, Path], others: tuple[str, Path]) -> None:
+    """Warns where a model was not trained on these sentences. Raises OptionError where it goes the other way.
+
+    mine: the option that named it, and the file that it is to translate; others: those of the other direction.
+    """
+    hashes = seen_sources(run)
+    if hashes is None:
+        return
+    (way, path), (other_way, other_path) = mine, others
+    known, count = _known(hashes, path)
+    if not count or known >= FAMILIAR * count:
+        return
+    other_known, other_count = _known(hashes, other_path)
+    if other_known > max(known, FAMILIAR * other_count):
+        raise OptionError(
+            f"{way} {run.path}: was trained to translate sentences of {other_path}, and not of {path}: it goes the "
+            f"other way; name it with {other_way}"
+        )
+    warn(
+        f"{way} {run.path}: was trained to translate {known:,} of the first {count:,} sentences of {path}; is it the "
+        "right model, and does it go that way?"
+    )
+
+
+def _known(hashes: dict[str, NDArray[np.int64]], path: Path) -> tuple[int, int]:
+    """How many of the first sentences of a file a model was trained on, and how many those are."""
     from itertools import islice
 
     from seq2seq.evaluation.overlap import find_overlap
     from seq2seq.text.reading import read_lines
 
-    hashes = seen_sources(run)
     lines = [line for line in islice(read_lines(path), SAMPLE) if line.strip()]
-    if hashes is None or not lines:
-        return
-    known = find_overlap(lines, hashes["exact"], hashes["normalized"]).exact
-    if known < FAMILIAR * len(lines):
-        warn(
-            f"{way} {run.path}: was trained to translate {known:,} of the first {len(lines):,} sentences of {path}; "
-            "is it the right model, and does it go that way?"
-        )
+    return (find_overlap(lines, hashes["exact"], hashes["normalized"]).exact if lines else 0), len(lines)
 
 
 def _teacher(run: Run, options: Options, precision: Precision, threads: int) -> Teacher:

@@ -52,6 +52,9 @@ def score(
     from seq2seq.text.reading import aligned_files
 
     options = Options(length_penalty=length_penalty, length_normalization=length_normalization)  # type: ignore[arg-type]
+    if source.is_file() and target.is_file():  # pipes are read once
+        for _ in aligned_files(source, target):
+            pass
     translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
     pairs = aligned_files(source, target)
     for number, found in enumerate(translator.score_stream(pairs, options)):
@@ -118,6 +121,10 @@ def benchmark(
     for translations in finished.values():
         bench.check_lines(translations, loaded)
     runs = {system: Run.open(system) for system in systems if system.is_dir()}
+    if not runs:
+        for name, value in (("--beam-size", beam_size), ("--length-penalty", length_penalty)):
+            if value is not None:
+                raise OptionError(f"{name} {value} means nothing without a run: name one, or leave it out")
     languages = [str(run.info().get("target_language", "")) for run in runs.values()]
     tokenize = _tokenization(tokenize, loaded.language_pair, languages if "bleu" in chosen else None)
     read = [*finished, *([source, *(reference or [])] if source else [])]

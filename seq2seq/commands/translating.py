@@ -26,6 +26,7 @@ from seq2seq.commands.common import (
     warn,
 )
 from seq2seq.errors import OptionError
+from seq2seq.text.errors import DataError
 
 if TYPE_CHECKING:
     from seq2seq.decoding.options import Options, TranslationResult
@@ -52,6 +53,9 @@ def translate(
     ban: Annotated[list[str] | None, option("TEXT", "Words that never come out; repeatable.")] = None,
     ban_file: Annotated[Path | None, option("FILE", "The same, one a line.")] = None,
     require: Annotated[list[str] | None, option("TEXT", "Words that every translation has; repeatable.")] = None,
+    require_file: Annotated[
+        Path | None, option("FILE", "Such words for each line, separated by tabs; empty lines for none.")
+    ] = None,
     no_repeat_ngram: Annotated[int, option("N", "No N pieces in a row come twice.")] = 0,
     diverse: Annotated[int, option("N", "N different translations a line, written as with --n-best.")] = 0,
     diversity_penalty: Annotated[
@@ -107,31 +111,38 @@ def translate(
         **{name: value for name, value in drawing.items() if value is not None},  # type: ignore[arg-type]
         **({} if diversity_penalty is None else {"diversity_penalty": diversity_penalty}),  # type: ignore[arg-type]
     )  # fmt: skip
+    files_beside = {"prefixes": prefix_file, "requires": require_file}
+    beside = {name: path for name, path in files_beside.items() if path is not None}
+    if sample and require_file is not None:
+        raise OptionError(f"--require-file {require_file}: belongs to a search, and --sample draws: choose one of them")
+    _check_files(files or [], list(beside.values()))
     translator: Any  # one or the other: they have the same face
     if engine == "torch":
         from seq2seq.run import Run
 
         translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
     else:
-        if ensemble or prefix_file is not None:
-            raise OptionError(f"--ensemble and --prefix-file: not with --engine {engine}; use --engine torch")
+        if ensemble or beside:
+            raise OptionError(
+                f"--ensemble, --prefix-file and --require-file: not with --engine {engine}; use --engine torch"
+            )
         scores = n_best > 1 or format_ == "jsonl"
         other = quantization or "float32"
         translator = _other_engine(engine, run, precision, other, threads, options, scores=scores)
     translator.check(options)
-    if not files and sys.stdin.isatty() and prefix_file is None:
+    if not files and sys.stdin.isatty() and not beside:
         _prompt(translator, options, format_)
         return
     from seq2seq.text.arriving import STANDARD_INPUT, InputLines
 
     # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
     lines = InputLines(files or [STANDARD_INPUT], sys.stdin.buffer, warn)
-    if prefix_file is None:
+    if not beside:
         # CTranslate2's draws depend on the lines that are translated together, and those not on when they come.
         ready = None if sample and engine != "torch" else lines.ready
         results = translator.stream(lines, options, ready=ready)
     else:
-        results = _with_prefixes(translator, lines, prefix_file, options)
+        results = _beside(translator, lines, beside, options)
     for number, result in enumerate(results):
         print(_render(number, result, options, format_), flush=True)
 
@@ -144,19 +155,52 @@ def _goes_with(what: str, given: bool, others: dict[str, Any]) -> None:
             raise OptionError(f"{typed} means nothing without {what}: add {what}")
 
 
+def _check_files(files: list[Path], beside: list[Path]) -> None:
+    """Raises DataError, before anything takes long, for files that are not there, or whose lines are not as many.
+
+    beside: files with a line for each of the input's.
+    """
+    from seq2seq.text.arriving import STANDARD_INPUT
+    from seq2seq.text.reading import check_readable, count_lines
+
+    for path in (*files, *beside):
+        if path != STANDARD_INPUT:
+            check_readable(path)
+    if not files or not all(path.is_file() for path in files):
+        return
+    wanted = sum(map(count_lines, files)) if beside else 0
+    for path in beside:
+        if path.is_file() and (given := count_lines(path)) != wanted:
+            raise DataError(
+                f"{path} has {given:,} lines, and the input has {wanted:,}: line N of one must belong to line N of the "
+                "other"
+            )
+
+
 def _phrases(path: Path | None) -> list[str]:
     from seq2seq.text.reading import read_lines
 
     return [] if path is None else [line for line in read_lines(path) if line.strip()]
 
 
-def _with_prefixes(
-    translator: Translator, lines: InputLines, path: Path, options: Options
+def _beside(
+    translator: Translator, lines: InputLines, beside: dict[str, Path], options: Options
 ) -> Iterator[TranslationResult]:
+    """Translates with what files say of each line: `prefixes`, a text; `requires`, phrases between tabs."""
     from seq2seq.text.reading import aligned, read_lines
 
-    one, other = itertools.tee(aligned(iter(lines), read_lines(path), "the input", str(path)))
-    return translator.stream((line for line, _ in one), options, (prefix for _, prefix in other), lines.ready)
+    rows: Iterator[tuple[str, ...]] = ((line,) for line in lines)
+    for path in beside.values():
+        rows = ((*row, other) for row, other in aligned(rows, read_lines(path), "the input", str(path)))
+    sources, *columns = (_column(copy, place) for place, copy in enumerate(itertools.tee(rows, 1 + len(beside))))
+    given: dict[str, Any] = dict(zip(beside, columns, strict=True))
+    if "requires" in given:
+        given["requires"] = ([one for one in text.split("\t") if one.strip()] for text in given["requires"])
+    return translator.stream(sources, options, ready=lines.ready, **given)
+
+
+def _column(rows: Iterator[tuple[str, ...]], place: int) -> Iterator[str]:
+    return (row[place] for row in rows)
 
 
 def _other_engine(
@@ -169,9 +213,12 @@ def _other_engine(
         raise OptionError(
             f"--precision {precision}: for the torch engine; with --engine ctranslate2, use --quantization"
         )
+    from seq2seq.decoding.options import check_options
     from seq2seq.export.ctranslate2_engine import CTranslate2Translator, check_known
+    from seq2seq.export.light import LightRun
 
     check_known(options)  # before an export is made
+    check_options(options, LightRun.open(run).config.decoding)
     translator = CTranslate2Translator(run, quantization=quantization, threads=threads, scores=scores, warn=warn)
     if remark := translator.run.remark():
         warn(remark)

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 
 from seq2seq.decoding.constraints import Apart, Constraint, Constraints, MinLength, NoRepeat, prefixes
 from seq2seq.decoding.options import Options
-from seq2seq.decoding.phrases import Banned, piece_texts
+from seq2seq.decoding.phrases import Banned, begins_within_a_word, ends_with_a_word, piece_texts
 from seq2seq.decoding.required import Required
 from seq2seq.errors import SearchOptionError
 from seq2seq.text.tokenizer import EOS, PAD, UNK, Tokenizer
 
 
 class Demands:
-    """The constraints of checked options; `any` says whether there are some apart from prefixes."""
+    """The constraints of checked options."""
 
     def __init__(self, options: Options, tokenizer: Tokenizer, device: torch.device) -> None:
         """Raises OptionError for phrases that the vocabulary cannot write."""
         self.options, self.tokenizer, self.device = options, tokenizer, device
-        self.texts = piece_texts(tokenizer) if options.ban or options.prefix else []
         self.banned = Banned(options.ban, self.texts) if options.ban else None
-        self.required: Required | None = None
-        if options.require:
-            phrases = tokenizer.encode_target([" ".join(phrase.split()) for phrase in options.require])
-            for phrase, pieces in zip(options.require, phrases, strict=True):
-                if UNK in pieces or not pieces:
-                    raise SearchOptionError(
-                        "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
-                    )
-            self.required = Required(phrases)
         masks: list[Constraint] = []
         if options.min_length:
             masks.append(MinLength(options.min_length))
@@ -39,9 +32,64 @@ class Demands:
         if self.banned is not None:
             masks.append(self.banned)
         self.masks = tuple(masks)
-        self.any = bool(masks or self.required)
+        self.required: Required | None = None
+        if options.require:
+            self._require()
 
-    def prefix_pieces(self, prefix: str, name: str = "prefix") -> list[int]:
+    @property
+    def any(self) -> bool:
+        """Whether there are some apart from prefixes."""
+        return bool(self.masks or self.required)
+
+    def requiring(self, phrase: str) -> Demands:
+        """These, and another required phrase. Raises OptionError where it cannot be."""
+        if not phrase.strip():
+            raise SearchOptionError("{require.name}: a phrase is empty", require=(phrase,))
+        if phrase in self.options.require:
+            return self
+        more = copy(self)
+        more.options = replace(self.options, require=(*self.options.require, phrase))
+        more._require()
+        return more
+
+    def _require(self) -> None:
+        phrases = self.tokenizer.encode_target([" ".join(phrase.split()) for phrase in self.options.require])
+        for phrase, pieces in zip(self.options.require, phrases, strict=True):
+            if UNK in pieces or not pieces:
+                raise SearchOptionError(
+                    "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
+                )
+        self._check_possible(phrases)
+        self.required = Required(
+            phrases, self.continuing, [ends_with_a_word(phrase) for phrase in self.options.require]
+        )
+
+    @cached_property
+    def texts(self) -> list[bytes]:
+        """What each piece of the target vocabulary is written as."""
+        return piece_texts(self.tokenizer)
+
+    @cached_property
+    def continuing(self) -> torch.Tensor:
+        """[V], pieces that would go on with a word before them."""
+        return torch.tensor([begins_within_a_word(text) for text in self.texts]).to(self.device)
+
+    def _check_possible(self, phrases: Sequence[Sequence[int]]) -> None:
+        """Raises OptionError for required phrases that other options rule out."""
+        options = self.options
+        for phrase, pieces in zip(options.require, phrases, strict=True):
+            if self.banned is not None and self.banned.found_in(phrase):
+                raise SearchOptionError(
+                    "{require} has words in it that {ban.name} rules out: leave one of them out",
+                    require=phrase, ban=options.ban,
+                )  # fmt: skip
+            if options.max_length is not None and len(pieces) > options.max_length:
+                raise SearchOptionError(
+                    f"{{require}} has {len(pieces)} pieces, more than {{max_length}}: raise {{max_length.name}}",
+                    require=phrase, max_length=options.max_length,
+                )  # fmt: skip
+
+    def prefix_pieces(self, prefix: str) -> list[int]:
         """The pieces of a forced beginning. Raises OptionError where the vocabulary cannot write it."""
         [pieces] = self.tokenizer.encode_target([prefix])
         if UNK in pieces:
@@ -101,7 +149,7 @@ class Demands:
         options = self.options
         if len(pieces) < options.min_length:
             return False
-        if self.required is not None and len(self.required.met(pieces)) < len(self.required.phrases):
+        if self.required is not None and len(self.required.whole(pieces)) < len(self.required.phrases):
             return False
         if self.banned is not None and self.banned.found_in(text):
             return False

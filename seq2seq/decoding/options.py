@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Literal, TypeVar
 
 from seq2seq.config import DecodingConfig
 from seq2seq.errors import OptionError, SearchOptionError, UserError
+from seq2seq.text.tokenizer import UNK, Tokenizer
 
 STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
 STREAM_CHARACTERS = 8_000_000  # and no more than so many characters, by a line
+MOST_OUTPUTS = 1000  # beams, or translations, a line
+LONGEST_LEAST = 10_000  # pieces that a translation may be asked to have at least
 PAUSE = 0.02  # seconds: where the next line takes longer to come, what is there is translated
 LONGEST_WAIT = 0.2  # seconds: so long lines are waited for that come one by one
 
@@ -36,9 +39,9 @@ class Options:
     belong to sampling.
 
     min_length, max_length: pieces of an output, without end-of-sentence; at the maximum it is cut. prefix: every output
-    begins with it. ban: phrases that no output has as whole words. require: phrases whose pieces every output has.
-    no_repeat_ngram: no n pieces in a row come twice; 0 is off. diverse: so many different translations a line, each
-    kept away from those before it by diversity_penalty; 0 is off. alignments: of words, from attention.
+    begins with it. ban, require: phrases that no output has, and that every one has, as whole words. no_repeat_ngram:
+    no n pieces in a row come twice; 0 is off. diverse: so many different translations a line, each kept away from those
+    before it by diversity_penalty; 0 is off. alignments: of words, from attention.
     """
 
     beam_size: int | None = None
@@ -65,7 +68,8 @@ class Options:
 class Translation:
     """One hypothesis as text. pieces: as SentencePiece writes them, `▁` for a space, without end-of-sentence.
 
-    satisfied: the text has what was asked for: minimum length, required phrases, no banned one, no repeated n-gram.
+    satisfied: the text has what was asked for: prefix, minimum length, required phrases, no banned one, no repeated
+    n-gram.
     repetition: it ran into a loop, and its text is cut after six rounds; pieces and scores are of all that was found.
     alignment: (word of the source line, word of the text) pairs, counted from 0, where they were asked for.
     """
@@ -116,6 +120,16 @@ class Score:
     complete: bool = True
 
 
+def unknown_remark(tokenizer: Tokenizer, number: int, line: str, ids: Sequence[int]) -> str | None:
+    """What to say of a line, `number` from 1, whose pieces are not all known to the model."""
+    if UNK not in ids:
+        return None
+    if tokenizer.says_nothing(ids):
+        return f"line {number} has nothing in it that the model knows; its translation is a guess"
+    unknown = " ".join(tokenizer.unknown_text(line, ids))
+    return f"line {number} has text that the model does not know, and that is lost: {unknown:.60}"
+
+
 def check_lines(lines: object) -> None:
     """Raises OptionError for one text where many are expected: its characters would be taken for lines."""
     if isinstance(lines, (str, bytes)):
@@ -137,10 +151,10 @@ def check_options(options: Options, config: DecodingConfig) -> Options:
     beam_size = config.beam_size if options.beam_size is None else options.beam_size
     alpha = config.length_penalty if options.length_penalty is None else options.length_penalty
     normalization = options.length_normalization or config.length_normalization
-    if options.n_best < 1:
-        raise SearchOptionError("{n_best} must be at least 1", n_best=options.n_best)
-    if not 1 <= beam_size <= 1000:
-        raise SearchOptionError("{beam_size} must be from 1 to 1000", beam_size=beam_size)
+    if not 1 <= options.n_best <= MOST_OUTPUTS:
+        raise SearchOptionError(f"{{n_best}} must be from 1 to {MOST_OUTPUTS}", n_best=options.n_best)
+    if not 1 <= beam_size <= MOST_OUTPUTS:
+        raise SearchOptionError(f"{{beam_size}} must be from 1 to {MOST_OUTPUTS}", beam_size=beam_size)
     if not options.sample and options.n_best > beam_size:
         raise SearchOptionError(
             "{n_best} is more than {beam_size}: raise {beam_size.name}", n_best=options.n_best, beam_size=beam_size
@@ -202,8 +216,8 @@ def _check_sampling(options: Options) -> None:
 
 def _check_constraints(options: Options) -> None:
     """Lengths, phrases and alternatives."""
-    if options.min_length < 0:
-        raise SearchOptionError("{min_length} must be 0 or more", min_length=options.min_length)
+    if not 0 <= options.min_length <= LONGEST_LEAST:
+        raise SearchOptionError(f"{{min_length}} must be from 0 to {LONGEST_LEAST}", min_length=options.min_length)
     if options.max_length is not None and options.max_length < max(1, options.min_length):
         least = "{min_length}" if options.min_length > 1 else "1"
         raise SearchOptionError(
@@ -216,8 +230,8 @@ def _check_constraints(options: Options) -> None:
             raise SearchOptionError(f"{{{name}.name}}: a phrase is empty", **{name: phrases})
     if options.diverse < 0 or options.diverse == 1:
         raise SearchOptionError("{diverse} must be 2 or more (0: off)", diverse=options.diverse)
-    if options.diverse > 1000:
-        raise SearchOptionError("{diverse} must be at most 1000", diverse=options.diverse)
+    if options.diverse > MOST_OUTPUTS:
+        raise SearchOptionError(f"{{diverse}} must be at most {MOST_OUTPUTS}", diverse=options.diverse)
     if options.diverse and options.n_best != 1:
         raise SearchOptionError(
             "{n_best} and {diverse} both say how many translations a line has: choose one of them",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import torch
@@ -109,6 +110,25 @@ def _begins_in_word(text: bytes) -> bool:
 def _is_word(text: bytes, which: int) -> bool:
     characters = text.decode("utf-8", "replace")  # half of a character comes out as a mark, which is no letter
     return bool(characters) and (characters[which].isalnum() or characters[which] == "_")
+
+
+# Scripts that put no spaces between words, as Unicode's names of their characters begin.
+WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE")
+
+
+def begins_within_a_word(piece: bytes) -> bool:
+    """Whether a piece goes on with the word before it: it begins with a letter or digit of a script with spaces."""
+    return _begins_in_word(piece) and _has_spaces(piece.decode("utf-8", "replace")[0])
+
+
+def ends_with_a_word(phrase: str) -> bool:
+    """Whether a phrase ends with a letter or digit of a script with spaces."""
+    text = phrase.rstrip()
+    return _ends_in_word(text.encode("utf-8", "replace")) and _has_spaces(text[-1])
+
+
+def _has_spaces(character: str) -> bool:
+    return not unicodedata.name(character, "").startswith(WITHOUT_SPACES)
 
 
 def piece_texts(tokenizer: Tokenizer) -> list[bytes]:

@@ -5,6 +5,8 @@ longest beginning of another that it ends with. At every step the places of the 
 first, to the best hypothesis of each, then to the second best of each, and so on; beside the most probable pieces,
 every piece of a required phrase is a candidate. A sentence can end in the fullest bank only.
 
+A phrase is whole words: the piece after it does not go on with its last one, in scripts that put spaces between words.
+
 So some hypothesis always works its way through the phrases, whatever the model thinks of them, as long as the maximum
 length leaves room. With few places next to the number of banks, phrases come early and translations suffer: a beam
 of the phrases' pieces plus one, or more, serves well.
@@ -23,10 +25,19 @@ from seq2seq.model.transformer import EOS
 
 
 class Required:
-    """phrases: the pieces of each; they may overlap in an output."""
+    """phrases: the pieces of each; they may overlap in an output.
 
-    def __init__(self, phrases: Sequence[Sequence[int]]) -> None:
+    continues: [V], pieces that would go on with the word before them. closed: of each phrase, whether none of those may
+    follow it.
+    """
+
+    def __init__(
+        self, phrases: Sequence[Sequence[int]], continues: Tensor | None = None, closed: Sequence[bool] = ()
+    ) -> None:
         self.phrases = [list(phrase) for phrase in dict.fromkeys(map(tuple, phrases))]
+        self.continues = continues
+        ends = dict(zip(map(tuple, phrases), closed, strict=False))
+        self.closed = frozenset(number for number, phrase in enumerate(self.phrases) if ends.get(tuple(phrase), False))
         self.pieces = sorted({piece for phrase in self.phrases for piece in phrase})
         self.longest = max(map(len, self.phrases))
         self.total = sum(map(len, self.phrases))
@@ -37,6 +48,20 @@ class Required:
             number
             for number, phrase in enumerate(self.phrases)
             if any(list(pieces[i : i + len(phrase)]) == phrase for i in range(len(pieces) - len(phrase) + 1))
+        )
+
+    def whole(self, pieces: Sequence[int]) -> frozenset[int]:
+        """Which phrases a finished list of pieces has as whole words."""
+        if self.continues is None:
+            return self.met(pieces)
+        cut = [i for i, piece in enumerate(pieces) if self.continues[piece]]
+        return frozenset(
+            number
+            for number, phrase in enumerate(self.phrases)
+            if any(
+                list(pieces[i : i + len(phrase)]) == phrase and not (number in self.closed and i + len(phrase) in cut)
+                for i in range(len(pieces) - len(phrase) + 1)
+            )
         )
 
     def end(self, pieces: Sequence[int]) -> int:
@@ -58,9 +83,17 @@ class Required:
         return sum(len(self.phrases[number]) for number in met) + begun
 
     def mask(self, values: Tensor, histories: Tensor) -> None:
-        """No end of sentence [R, V] before all phrases are there."""
-        unmet = [len(self.met(history)) < len(self.phrases) for history in histories.tolist()]
+        """No end of sentence [R, V] before all phrases are there, and no more of a word that has just completed one."""
+        met = [self.met(history) for history in histories.tolist()]
+        unmet = [len(found) < len(self.phrases) for found in met]
         values[torch.tensor(unmet, device=values.device), EOS] = -math.inf
+        if self.continues is not None and self.closed:
+            rows = [
+                row
+                for row, (found, history) in enumerate(zip(met, histories.tolist(), strict=True))
+                if (found - self.met(history[:-1])) & self.closed
+            ]
+            values[rows] = values[rows].masked_fill(self.continues, -math.inf)
 
     def best(self, predictions: Predictions, histories: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates: the most probable `count` and all pieces of phrases.

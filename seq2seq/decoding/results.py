@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from seq2seq.decoding.alignment import Links
 from seq2seq.decoding.demands import Demands
@@ -22,6 +23,7 @@ def result_of(
     line: str,
     source: Sequence[int],
     complete: bool,
+    possible: bool,
     prefix: Sequence[int],
     hypotheses: Sequence[Hypothesis],
     links: Sequence[Links] | None,
@@ -30,8 +32,8 @@ def result_of(
 ) -> TranslationResult:
     """The result for a line, `number` from 0, whose pieces are `source`; an empty line has no hypotheses.
 
-    complete: the source was not cut. prefix: the pieces that each hypothesis had to begin with. A loop ends a text only
-    behind what was asked for.
+    complete: the source was not cut. possible: what was asked for could be; else it has been told. prefix: the pieces
+    that each hypothesis had to begin with. A loop ends a text only behind what was asked for.
     """
     if not hypotheses:
         empty = Translation("", 0.0, 0.0, (), (), True, alignment=None if links is None else ())
@@ -42,9 +44,11 @@ def result_of(
     texts = texts_of(demands.tokenizer, [one.pieces[:end] for one, end in zip(hypotheses, ends, strict=True)])
     aligned = [None] * len(hypotheses) if links is None else links
     translations = tuple(map(_translation, hypotheses, texts, ends, aligned, [demands] * len(hypotheses)))
+    if not possible:
+        translations = tuple(replace(one, satisfied=False) for one in translations)
     if ends[0] is not None:
         warn(loop_warning(number, ends[0]))
-    if not translations[0].satisfied:
+    if possible and not translations[0].satisfied:
         warn(f"line {number + 1}: no translation was found that is all that was asked for")
     return TranslationResult(line, translations, complete)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -148,8 +149,8 @@ def score_lines(
     return [
         Score(
             *pair,
-            log_probability=sum(logs),
-            score=sum(logs) / penalty(max(1, len(logs))),
+            log_probability=math.fsum(logs),
+            score=math.fsum(logs) / penalty(max(1, len(logs))),
             pieces=tuple(tokenizer.target_pieces(target)),
             piece_log_probabilities=tuple(logs),
             complete=complete,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+from seq2seq.decoding.asking import Line
 from seq2seq.decoding.beam import beam_search, greedy_search
 from seq2seq.decoding.constraints import Constraints
 from seq2seq.decoding.demands import Demands
@@ -23,20 +22,6 @@ from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import EOS
 
 DRAWS_A_LINE = 2**16  # seeds that a line has for its draws
-
-
-@dataclass(frozen=True)
-class Line:
-    """What a line asks for, in pieces: its source, a forced beginning, and whether a new word must follow that.
-
-    complete: the source is whole, and not cut for being too long.
-    """
-
-    source: np.ndarray[tuple[int], np.dtype[np.int32]]
-    prefix: list[int]
-    new_word: bool
-    limit: int  # pieces of its output, end-of-sentence included
-    complete: bool = True
 
 
 def penalty_of(options: Options) -> Penalty:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from seq2seq.config import DataConfig, DecodingConfig
 from seq2seq.decoding.alignment import Links, align, check_heads, words_in
+from seq2seq.decoding.asking import Asking, Line, Request, requests
 from seq2seq.decoding.beam import Choice, grow, most_probable
 from seq2seq.decoding.demands import Demands
 from seq2seq.decoding.engine import scorer_for
@@ -32,7 +33,7 @@ from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.decoding.results import result_of, texts_of
 from seq2seq.decoding.sampling import drawing, sentence_seed
 from seq2seq.decoding.scoring import longest_output, score_lines
-from seq2seq.decoding.searching import BatchSearch, Line, penalty_of
+from seq2seq.decoding.searching import BatchSearch, penalty_of
 from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
@@ -143,7 +144,7 @@ class Translator:
         max_length: int | None = None,
         prefix: str | Sequence[str] = "",
         ban: Sequence[str] = (),
-        require: Sequence[str] = (),
+        require: Sequence[str] | Sequence[Sequence[str]] = (),
         no_repeat_ngram: int = 0,
         diverse: int = 0,
         diversity_penalty: float = 0.5,
@@ -151,7 +152,8 @@ class Translator:
     ) -> list[TranslationResult]:
         """Translates lines, all at once; one result a line, in order. `Options` says what the options mean.
 
-        prefix: one for all lines, or one a line. Raises OptionError for options out of range.
+        prefix: one for all lines, or a list of one for each. require: phrases for all lines, or a list with a list of
+        phrases for each. Raises OptionError for options out of range.
         """
         check_lines(lines)
         if not isinstance(prefix, (str, Sequence)):
@@ -159,12 +161,13 @@ class Translator:
         one_prefix = prefix if isinstance(prefix, str) else ""
         if not isinstance(prefix, str) and len(prefix) != len(lines):
             raise OptionError(f"prefix has {len(prefix)} texts: give one, or one for each of {len(lines)} lines")
+        phrases, requires = _phrases_of(require, len(lines))
         options = Options(
             beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed, length_normalization,
-            min_length, max_length, one_prefix, _phrases(ban), _phrases(require), no_repeat_ngram, diverse,
+            min_length, max_length, one_prefix, _phrases(ban), phrases, no_repeat_ngram, diverse,
             diversity_penalty, alignments,
         )  # fmt: skip
-        return list(self.stream(lines, options, None if isinstance(prefix, str) else prefix))
+        return list(self.stream(lines, options, None if isinstance(prefix, str) else prefix, requires=requires))
 
     def stream(
         self,
@@ -172,19 +175,22 @@ class Translator:
         options: Options | None = None,
         prefixes: Iterable[str] | None = None,
         ready: Ready | None = None,
+        requires: Iterable[Sequence[str]] | None = None,
     ) -> Iterator[TranslationResult]:
         """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
 
-        prefixes: one a line, instead of the options' for all. ready: told a number of seconds, says whether the next
-        line comes within them; where it does not, what has come is translated first.
+        prefixes: one a line, instead of the options' for all. requires: phrases of each line, beside those of the
+        options. A line for which they cannot be written is translated without, and not `satisfied`. ready: told a
+        number of seconds, says whether the next line comes within them; where it does not, what has come is translated
+        first.
         """
         check_lines(lines)
         options = self.check(options or Options())
+        if options.sample and requires is not None:
+            raise SearchOptionError("phrases to require belong to a search, and {sample.name} draws", sample=True)
         demands = Demands(options, self.tokenizer, self.device)
-        each = itertools.repeat(options.prefix) if prefixes is None else prefixes
-        numbered = enumerate(zip(lines, each, strict=prefixes is not None), 1)
-        pairs = ((text_of(line, f"line {n}"), text_of(prefix, f"prefix {n}")) for n, (line, prefix) in numbered)
-        return in_windows(pairs, lambda window, start: self._window(window, start, demands), ready)
+        asked = requests(lines, options.prefix, prefixes, requires)
+        return in_windows(asked, lambda window, start: self._window(window, start, demands), ready)
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
@@ -207,7 +213,7 @@ class Translator:
                 raise SearchOptionError(f"{{{name}}}: only greedy search and sampling can be streamed", **{name: value})
         options = self.check(options)
         demands = Demands(options, self.tokenizer, self.device)
-        [asked] = self._ask([(line, options.prefix)], 0, demands)
+        [asked] = self._asking([Request(line, options.prefix, ())], 0, demands)
         if not len(asked.source):
             return
         choose: Choice = most_probable
@@ -260,74 +266,49 @@ class Translator:
             ),
         )
 
-    def _window(self, lines: list[tuple[str, str]], start: int, demands: Demands) -> list[TranslationResult]:
+    def _window(self, requested: list[Request], start: int, demands: Demands) -> list[TranslationResult]:
         """Translates lines that are sorted by length and cut into batches; `start` is the number of the first."""
-        asked = self._ask(lines, start, demands)
+        lines, asked = [one.line for one in requested], self._asking(requested, start, demands)
         found: list[tuple[Hypothesis, ...]] = [()] * len(lines)
-        batch_search = BatchSearch(self.scorer, self.models, demands, self.config.batch_tokens)
 
         def search(indices: list[int]) -> list[list[Hypothesis]]:
-            return batch_search([asked[i] for i in indices], [start + i for i in indices])
+            batch = [asked[i] for i in indices]
+            batch_search = BatchSearch(self.scorer, self.models, batch[0].demands, self.config.batch_tokens)
+            return batch_search(batch, [start + i for i in indices])
 
-        batches = list(self._batches(np.array([len(line.source) for line in asked]), demands.options))
+        # Lines of a batch require the same phrases.
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for index, line in enumerate(asked):
+            alike.setdefault(line.demands.options.require, []).append(index)
+        batches = [
+            [indices[i] for i in batch]
+            for indices in alike.values()
+            for batch in self._batches(np.array([len(asked[i].source) for i in indices]), demands.options)
+        ]
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         with Workers(min(threads, max(1, len(batches)))) as workers:
             for indices, hypotheses in zip(batches, workers.map(search, batches), strict=True):
                 for index, best in zip(indices, hypotheses, strict=True):
                     found[index] = tuple(best)
-        links = self._align([line for line, _ in lines], asked, found) if demands.options.alignments else None
+        links = self._align(lines, asked, found) if demands.options.alignments else None
         return [
             result_of(
                 start + number,
                 line,
                 asked[number].source.tolist(),
                 asked[number].complete,
+                asked[number].possible,
                 asked[number].prefix,
                 found[number],
                 None if links is None else links[number],
-                demands,
+                asked[number].demands,
                 self.warn,
             )
-            for number, (line, _) in enumerate(lines)
+            for number, line in enumerate(lines)
         ]
 
-    def _ask(self, lines: list[tuple[str, str]], start: int, demands: Demands) -> list[Line]:
-        longest, field = self.config.max_source_length, "decoding.max_source_length"
-        if self._longest_output() - 1 < longest:
-            longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
-        encoded = self.tokenizer.encode_source([line if line.strip() else "" for line, _ in lines])
-        asked = []
-        for number, (pieces, (_, prefix)) in enumerate(zip(encoded, lines, strict=True), start + 1):
-            complete = len(pieces) <= longest
-            if not complete:
-                self.warn(f"line {number} has {len(pieces):,} pieces; it is cut to the first {longest:,} ({field})")
-                pieces = pieces[:longest]
-            if self.tokenizer.says_nothing(pieces):
-                self.warn(f"line {number} has nothing in it that the model knows; its translation is a guess")
-            forced = demands.prefix_pieces(prefix) if prefix else []
-            if len(forced) >= self._longest_output():
-                raise SearchOptionError(
-                    f"{{prefix}} has {len(forced)} pieces; the model's learned positions end at "
-                    f"{self._longest_output()}: shorten it",
-                    prefix=prefix,
-                )
-            asked.append(
-                Line(
-                    np.array(pieces, dtype=np.int32),
-                    forced,
-                    bool(forced) and prefix[-1:].isspace(),
-                    self._limit(pieces, forced, demands),
-                    complete,
-                )
-            )
-        return asked
-
-    def _limit(self, source: Sequence[int], prefix: Sequence[int], demands: Demands) -> int:
-        """The most pieces of an output, end-of-sentence included; there is always room for what is asked for."""
-        options = demands.options
-        needed = max(options.min_length, len(prefix)) + (demands.required.total if demands.required else 0)
-        limit = max(len(source) + self.config.max_extra_length, needed + 1 if needed else 1)
-        return min(limit, self._longest_output(), options.max_length or limit)
+    def _asking(self, requested: Sequence[Request], start: int, demands: Demands) -> list[Line]:
+        return Asking(self.tokenizer, self.config, self._longest_output(), self.warn)(requested, start, demands)
 
     def _longest_output(self) -> int:
         return min(longest_output(model) for model in self.models)
@@ -377,5 +358,18 @@ def _ways(data: DataConfig) -> list[tuple[str, str]]:
     ]
 
 
+def _phrases_of(require: Sequence[str] | Sequence[Sequence[str]], count: int) -> tuple[Any, Any]:
+    """What is required of all lines, and the phrases of each where they have their own, else None."""
+    if isinstance(require, str) or not isinstance(require, Sequence) or all(isinstance(one, str) for one in require):
+        return _phrases(require), None  # type: ignore[arg-type]
+    if len(require) != count:
+        raise OptionError(
+            f"require has {len(require)} lists of phrases: give phrases for all lines, or a list for each of {count}"
+        )
+    return (), require
+
+
 def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:
-    return (phrases,) if isinstance(phrases, str) else tuple(phrases)
+    if isinstance(phrases, str):
+        return (phrases,)
+    return tuple(phrases) if isinstance(phrases, Sequence) else phrases  # of which the check of options tells

@@ -23,6 +23,7 @@ from seq2seq.decoding.options import (
     check_options,
     in_windows,
     text_of,
+    unknown_remark,
 )
 from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.errors import OptionError, SearchOptionError
@@ -176,11 +177,11 @@ class CTranslate2Translator:
         if self._longest_output() - 1 < longest:
             longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
         encoded = self.tokenizer.encode_source([line if line.strip() else "" for line in lines])
-        for number, ids in enumerate(encoded, start + 1):
+        for number, (line, ids) in enumerate(zip(lines, encoded, strict=True), start + 1):
             if len(ids) > longest:
                 self.warn(f"line {number} has {len(ids):,} pieces; it is cut to the first {longest:,} ({field})")
-            if self.tokenizer.says_nothing(ids):
-                self.warn(f"line {number} has nothing in it that the model knows; its translation is a guess")
+            if remark := unknown_remark(self.tokenizer, number, line, ids):
+                self.warn(remark)
         pieces = [[self.source_pieces[i] for i in ids[:longest]] for ids in encoded]
         return pieces, [len(ids) <= longest for ids in encoded]
 

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from seq2seq.config import ConfigError, DataConfig
 from seq2seq.errors import unreadable
@@ -19,6 +19,8 @@ from seq2seq.text.errors import DataError
 
 Split = Literal["train", "valid", "test"]
 Mend = Callable[[str], None]  # is told, in a line, of what was mended
+One = TypeVar("One")
+Other = TypeVar("Other")
 Column = tuple[str, ...]  # the way to a side in a row: (column,), or ("translation", language)
 
 MAX_LINE_BYTES = 1_000_000  # a gigabyte without a line break must not end up in memory
@@ -100,10 +102,25 @@ def _decode(line: bytes, where: str, mend: Mend | None) -> str:
     return line.decode("utf-8", "replace")
 
 
+def check_readable(path: Path) -> None:
+    """Raises DataError where a file is not there, is a folder, or may not be read; pipes are not opened."""
+    try:
+        if path.is_file() or path.is_dir() or not path.exists():
+            with path.open("rb"):
+                pass
+    except OSError as error:
+        raise DataError(unreadable(path, error)) from None
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file has, as translating reads them. Raises DataError where it cannot be read to its end."""
+    return sum(1 for _ in read_lines(path, lambda text: None))
+
+
 # Pairs
 
 
-def aligned(first: Iterator[str], second: Iterator[str], name: str, other_name: str) -> Iterator[tuple[str, str]]:
+def aligned(first: Iterator[One], second: Iterator[Other], name: str, other_name: str) -> Iterator[tuple[One, Other]]:
     """Lines in pairs, as they come; the names stand for them in messages. Raises DataError where one has more lines."""
     for number, (one, other) in enumerate(itertools.zip_longest(first, second), start=1):
         if one is None or other is None:

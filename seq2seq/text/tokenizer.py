@@ -133,6 +133,13 @@ class Tokenizer:
         """Whether a source sentence, which is not empty, has unknown characters and spaces only."""
         return bool(ids) and all(i == UNK or self.source.id_to_piece(int(i)) == "▁" for i in ids)
 
+    def unknown_text(self, line: str, ids: Sequence[int]) -> list[str]:
+        """What stands in a source line where its pieces are unknown, each text once; ids: of the line, or the first."""
+        if UNK not in ids:
+            return []
+        places = zip(ids, self.source_spans(line), strict=False)
+        return list(dict.fromkeys(line[start:end] for i, (start, end) in places if i == UNK))
+
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.source.id_to_piece(int(i))) for i in ids]

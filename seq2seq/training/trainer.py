@@ -17,10 +17,11 @@ import torch
 from seq2seq.checkpoints import MODEL, OPTIMIZER, STATE, tensor_bytes
 from seq2seq.config import TrainingConfig
 from seq2seq.model.transformer import Transformer
-from seq2seq.resuming import check_identity
+from seq2seq.resume_rules import check_identity
 from seq2seq.run import Run, load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, plan_epoch, updates
 from seq2seq.training.averaging import best_steps, regular_steps, score
+from seq2seq.training.disk import check_room
 from seq2seq.training.environment import differences, environment
 from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, jumped, not_finite, watch_loss
 from seq2seq.training.horizon import (
@@ -34,9 +35,8 @@ from seq2seq.training.horizon import (
     time_left,
 )
 from seq2seq.training.optimizer import learning_rate, load_optimizer_tensors, optimizer_bytes, optimizer_tensors
-from seq2seq.training.restoring import check_saved_state
-from seq2seq.training.room import check_room
 from seq2seq.training.state import STATE_FORMAT, Interrupted, Observer, StepResult, TrainingError, TrainingState, Window
+from seq2seq.training.state_check import check_saved_state
 from seq2seq.training.updates import Step, Updater
 from seq2seq.training.validation import validation_loss
 

@@ -108,9 +108,136 @@ def test_required_words_are_there_and_banned_ones_are_not(
     (tmp_path / "banned").write_text("\n\n".join(favourites[1:]) + "\n", encoding="utf-8")
     result = translate("--ban", favourites[0], "--ban-file", tmp_path / "banned", lines=sources)
     assert len(favourites) == 3 and not set(favourites) & set(re.findall(r"\w+", result.out))
-    result = translate("--require", "Katze", "--max-length", "1", "--format", "jsonl", lines=sources[:1])
+    both = ("--require", "Katze", "--require", "König", "--max-length", "4", "--format", "jsonl")
+    result = translate(*both, lines=sources[:1])
     assert json.loads(result.out)["satisfied"] is False
     assert "line 1: no translation was found" in result.err
+
+
+def test_what_is_required_is_whole_words(translator: Translator, sources: list[str]) -> None:
+    """Whatever the model would like to go on with."""
+    tokenizer = translator.tokenizer
+    words = {word for result in translator.translate(sources) for word in re.findall(r"\w+", result.text)}
+    longer = next(  # a word whose first pieces are a shorter one
+        (word[:cut], word)
+        for word in sorted(words)
+        for cut in range(1, len(word))
+        if (begin := tokenizer.encode_target([word[:cut]])[0]) == tokenizer.encode_target([word])[0][: len(begin)]
+    )
+    for result in translator.translate(sources, require=[longer[0]], beam_size=8, n_best=4):
+        for one in result.hypotheses:
+            assert one.satisfied and re.search(rf"\b{longer[0]}\b", one.text)
+            # In a text that has it as the beginning of another word alone, it is not there.
+    demands = Demands(Options(require=(longer[0],)), tokenizer, torch.device("cpu"))
+    [whole, part] = tokenizer.encode_target([longer[0], longer[1]])
+    assert demands.satisfied(whole, longer[0]) and not demands.satisfied(part, longer[1])
+    assert demands.satisfied([*part, *whole], " ".join(longer[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"require": ["die Katze"], "ban": ["Katze"]}, r"require .*die Katze.* has words in it that ban rules out"),
+        ({"require": ["Katze"], "max_length": 1}, r"require .*Katze.* has \d pieces, more than max_length = 1"),
+        ({"n_best": 1001, "sample": True}, "n_best = 1001 must be from 1 to 1000"),
+        ({"min_length": 10_001}, "min_length = 10001 must be from 0 to 10000"),
+        ({"ban": None}, "ban = None: has to be phrases"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(translator: Translator, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        translator.translate(["the cat"], **options)
+
+
+def test_a_precision_that_does_not_exist_is_refused(tiny_run: Any) -> None:
+    with pytest.raises(OptionError, match="precision = 'fp61': choose fp32, bf16 or auto"):
+        Translator(tiny_run.path, precision="fp61")  # type: ignore[arg-type]
+
+
+def test_a_prefix_that_cannot_be_written_costs_its_line_alone(
+    translate: Cli, sources: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "prefixes").write_text("der\n☃\n\n", encoding="utf-8")
+    result = translate("--prefix-file", tmp_path / "prefixes", "--format", "jsonl", lines=sources[:3])
+    records = [json.loads(line) for line in result.lines]
+    assert [record["satisfied"] for record in records] == [True, False, True]
+    assert records[0]["translation"].startswith("der")
+    assert "line 2: prefix = '☃': the model's vocabulary cannot write it" in result.err and "line 1" not in result.err
+    assert (
+        records[1]["translation"] == json.loads(translate("--format", "jsonl", lines=sources[1:2]).out)["translation"]
+    )
+
+
+def test_lines_may_have_required_words_of_their_own(
+    translator: Translator, translate: Cli, sources: list[str], tmp_path: Path
+) -> None:
+    wanted = [["König"], [], ["grüne Tür", "Katze"], ["König"], []]
+    plain = translator.translate(sources[:5], beam_size=8)
+    results = translator.translate(sources[:5], require=wanted, beam_size=8)
+    for result, without, words in zip(results, plain, wanted, strict=True):
+        assert all(word in result.text for word in words) and result.hypotheses[0].satisfied
+        assert words or result == without
+    # Each as alone with them; and beside words for all.
+    for line, words, result in zip(sources, wanted, results, strict=False):
+        [alone] = translator.translate([line], require=words, beam_size=8)
+        assert alone.text == result.text
+    (tmp_path / "terms").write_text("".join("\t".join(words) + "\n" for words in wanted), encoding="utf-8")
+    said = translate("--require-file", tmp_path / "terms", "--beam-size", "8", lines=sources[:5])
+    assert said.lines == [result.text for result in results]
+    both = translate(
+        "--require-file", tmp_path / "terms", "--require", "der", "--beam-size", "8", "--format", "jsonl",
+        lines=sources[:5],
+    )  # fmt: skip
+    for line, words in zip(both.lines, wanted, strict=True):
+        record = json.loads(line)
+        assert record["satisfied"] and all(re.search(rf"\b{word}\b", record["translation"]) for word in ["der", *words])
+    # With prefixes, and one that the vocabulary cannot write.
+    (tmp_path / "terms").write_text("König\t☃\n\n", encoding="utf-8")
+    (tmp_path / "prefixes").write_text("die\nder\n", encoding="utf-8")
+    files = ("--require-file", tmp_path / "terms", "--prefix-file", tmp_path / "prefixes", "--beam-size", "8")
+    result = translate(*files, "--format", "jsonl", lines=sources[:2])
+    records = [json.loads(line) for line in result.lines]
+    assert [record["satisfied"] for record in records] == [False, True]
+    assert records[0]["translation"].startswith("die") and "König" in records[0]["translation"]
+    assert records[1]["translation"].startswith("der") and "line 1: require = '☃'" in result.err
+    short = translate(*files, lines=sources[:3], code=1)
+    assert len(short.lines) == 2 and "ends after line 2, and the input has a line 3" in short.err
+
+
+def test_required_words_of_lines_that_are_none_are_refused(translator: Translator) -> None:
+    with pytest.raises(OptionError, match=r"require has 1 lists of phrases: .* each of 2"):
+        translator.translate(["a", "b"], require=[["c"]])
+    for bad, message in (
+        (["c", ["d"]], "require 1 is 'c'"),
+        ([[3], []], "phrase of require 1 is 3"),
+        (3, "require = 3"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            translator.translate(["a", "b"], require=bad)  # type: ignore[arg-type]
+
+
+def test_text_that_the_model_does_not_know_is_told(translate: Cli) -> None:
+    result = translate(lines=["the ☃ cat sees 日本", "the cat", "☃"])
+    assert "line 1 has text that the model does not know, and that is lost: ☃ 日本" in result.err
+    assert "line 2" not in result.err and "line 3 has nothing in it that the model knows" in result.err
+
+
+def test_files_are_looked_at_before_anything_is_translated(
+    run_cli: Any, tiny_run: Any, translate: Cli, tmp_path: Path
+) -> None:
+    for name, lines in (("a", 2), ("b", 3), ("prefixes", 4)):
+        (tmp_path / name).write_text("the cat\n" * lines)
+    a, b, prefixes, none = (tmp_path / name for name in ("a", "b", "prefixes", "none"))
+    for arguments, told in (
+        ((a, none), "none: no such file"),
+        ((a, tmp_path), "is a folder"),
+        ((a, "--prefix-file", none), "none: no such file"),
+        ((a, b, "--prefix-file", prefixes), f"{prefixes} has 4 lines, and the input has 5"),
+    ):
+        result = run_cli("translate", tiny_run.path, *arguments)
+        assert (result.code, result.out) == (1, "") and told in result.err
+    scored = run_cli("score", tiny_run.path, "--source", a, "--target", b)
+    assert (scored.code, scored.out) == (1, "") and "has 2 lines and" in scored.err
 
 
 def test_length_normalization_is_a_choice(translator: Translator, sources: list[str]) -> None:
@@ -247,7 +374,7 @@ def test_scores_are_those_of_the_search(translator: Translator, run_cli: Cli, ti
     with open(tmp_path / "t", "a", encoding="utf-8") as file:
         file.write("mehr\n")
     result = run_cli("score", tiny_run.path, *files)
-    assert result.code == 1 and len(result.lines) == 30
+    assert (result.code, result.out) == (1, "")  # nothing before all is known to fit
     assert "s has 30 lines and" in result.err and "t has 31: aligned files" in result.err
 
 

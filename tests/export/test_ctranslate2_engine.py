@@ -167,7 +167,7 @@ def test_the_export_is_made_once_and_again_when_the_model_changes(make_run: Any)
     told: list[str] = []
 
     def warn(text: str) -> None:
-        if "loop" not in text:  # these models run into some
+        if "loop" not in text and "does not know" not in text:  # these models run into some, and know little
             told.append(text)
 
     run = make_run(seed=1)

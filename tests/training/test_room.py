@@ -11,7 +11,7 @@ from seq2seq.config import TrainingConfig
 from seq2seq.files import UnwrittenError
 from seq2seq.run import Run
 from seq2seq.training import room as room_module
-from seq2seq.training.room import check_room
+from seq2seq.training.disk import check_room
 
 WEIGHTS = 1_000_000
 
