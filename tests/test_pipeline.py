@@ -372,9 +372,9 @@ def test_the_final_validation_score_is_what_translating_again_comes_to(
     used: list[torch.dtype] = []
     stream = Translator.stream
 
-    def watched(self: Translator, *arguments: Any) -> Iterator[Any]:
+    def watched(self: Translator, *arguments: Any, **options: Any) -> Iterator[Any]:
         used.append(self.model.compute_dtype)
-        return stream(self, *arguments)
+        return stream(self, *arguments, **options)
 
     monkeypatch.setattr(Translator, "stream", watched)
     outcome = train(configured(data, training={"precision": precision}), tmp_path / "run")

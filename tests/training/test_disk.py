@@ -10,7 +10,7 @@ from seq2seq import files as files_module
 from seq2seq.config import TrainingConfig
 from seq2seq.files import UnwrittenError
 from seq2seq.run import Run
-from seq2seq.training import room as room_module
+from seq2seq.training import disk as disk_module
 from seq2seq.training.disk import check_room
 
 WEIGHTS = 1_000_000
@@ -18,7 +18,7 @@ WEIGHTS = 1_000_000
 
 def check(folder: Path, free: int | None, monkeypatch: pytest.MonkeyPatch, optimizer: int = 2 * WEIGHTS) -> list[str]:
     told: list[str] = []
-    for module in (files_module, room_module):
+    for module in (files_module, disk_module):
         monkeypatch.setattr(module, "free_space", lambda _: free)
     config = TrainingConfig.model_validate({"keep_last": 5, "keep_best": 1})
     check_room(Run(folder), config, WEIGHTS, optimizer, told.append)
