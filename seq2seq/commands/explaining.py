@@ -50,7 +50,7 @@ def explain(
 
     RUN is a run folder with a trained model. Prints the pieces of SENTENCE and what their embeddings are like, what
     encoder and decoder do with them layer by layer, where attention looks, and the probability of each piece that is
-    written beside its rivals.
+    written next to its strongest alternatives.
     """
     if format_ not in ("text", "json"):
         raise OptionError(f"--format {format_}: choose text or json")

@@ -94,7 +94,7 @@ def benchmark(
     """Score translations of a test set: BLEU, chrF and TER with confidence intervals, and speed.
 
     A SYSTEM is a run folder, or a file of finished translations. Several are set side by side and tested against the
-    first. What stands in a run's training data is reported, with the scores without it.
+    first. Test sentences that also occur in a run's training data are reported, with the scores without them.
     """
     _check_arguments(systems, source, reference, test_set, language_pair)
     if overwrite and output is None:

@@ -52,16 +52,16 @@ def translate(
     prefix_file: Annotated[Path | None, option("FILE", "A beginning for each line; empty lines for none.")] = None,
     ban: Annotated[list[str] | None, option("TEXT", "Words that never come out; repeatable.")] = None,
     ban_file: Annotated[Path | None, option("FILE", "The same, one a line.")] = None,
-    require: Annotated[list[str] | None, option("TEXT", "Words that every translation has; repeatable.")] = None,
+    require: Annotated[list[str] | None, option("TEXT", "Whole words that every translation has; repeatable.")] = None,
     require_file: Annotated[
         Path | None, option("FILE", "Such words for each line, separated by tabs; empty lines for none.")
     ] = None,
     no_repeat_ngram: Annotated[int, option("N", "No N pieces in a row come twice.")] = 0,
     diverse: Annotated[int, option("N", "N different translations a line, written as with --n-best.")] = 0,
     diversity_penalty: Annotated[
-        float | None, option("X", "With --diverse: how far they keep from each other.", default="0.5")
+        float | None, option("X", "With --diverse: penalty for repeating earlier translations.", default="0.5")
     ] = None,
-    alignments: Annotated[bool, typer.Option("--alignments", help="With --format jsonl: which word is which.")] = False,
+    alignments: Annotated[bool, typer.Option("--alignments", help="With --format jsonl: add word alignments.")] = False,
     ensemble: Annotated[list[Path] | None, option("RUN", "Another run to decide with; repeatable.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw translations at random instead of searching.")] = False,
     temperature: Annotated[
@@ -77,7 +77,7 @@ def translate(
         int | None, option("N", "With --sample: the same seed draws the same translations.", default="1")
     ] = None,
     precision: PrecisionName = "fp32",
-    engine: Annotated[str, option("torch|ctranslate2", "What computes; ctranslate2 is an extra.")] = "torch",
+    engine: Annotated[str, option("torch|ctranslate2", "Inference engine; ctranslate2 has to be installed.")] = "torch",
     quantization: Annotated[
         str | None, option("NAME", "With --engine ctranslate2: int8, ...", default="float32")
     ] = None,
