@@ -67,7 +67,9 @@ def temporary_folder(parent: Path, prefix: str, suffix: str = "") -> Path:
 
 def _created(path: Path) -> int:
     """Makes an empty file; returns its permissions: umask and the folder's own rules have had their say."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of a process that was killed, or a link that somebody has put there
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:

@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from seq2seq.atomic import is_litter, sync, temporary_folder
+from seq2seq.errors import unreadable
 from seq2seq.files import (
     RunError,
     check_space,
@@ -129,9 +130,16 @@ class CheckpointFolder:
         return Checkpoint(final, step)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Complete checkpoints, oldest first."""
+        """Complete checkpoints, oldest first. Raises RunError where their folder cannot be read."""
         found = []
-        for path in (self.path / CHECKPOINTS).glob("step-*"):
+        folder = self.path / CHECKPOINTS
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        except OSError as error:
+            raise RunError(unreadable(folder, error)) from None
+        for path in (folder / name for name in names if name.startswith("step-")):
             with contextlib.suppress(ValueError):
                 step = int(path.name.removeprefix("step-"))
                 if _complete(path):

@@ -70,6 +70,7 @@ def train(
     if resume and not Run.exists(run_dir):  # it was killed while its data was being prepared, or never began
         observer.message(f"{run_dir}: there is nothing to resume: starting at step 0")
         resume = False
+    own = not run_dir.exists()
     run = _open_or_create(config, run_dir, resume=resume, overwrite=overwrite)
     try:
         with run.locked():
@@ -80,8 +81,9 @@ def train(
             anew = overwrite and not resume
             return _train(config, run, observer, device, resume=resume, overwrite=anew, stop=stop, gently=gently)
     finally:
-        with contextlib.suppress(OSError):  # the folder of a run that came to nothing, where nothing else is in it
-            run.path.rmdir()
+        if own:
+            with contextlib.suppress(OSError):  # the folder of a run that came to nothing, where nothing else is in it
+                run.path.rmdir()
 
 
 def _train(
@@ -265,13 +267,13 @@ def _describe(
     precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
     generation = native.generation()
     kernels = f"compiled kernels ({generation})" if generation else "without the compiled kernels"
-    if not generation and native.are_out_of_date():
-        kernels += ", which were built from other sources than these (install the package again)"
+    if native.are_out_of_date():
+        kernels += "; there are some that were built from other sources than these (install the package again)"
     where = "GPU" if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}, {kernels}"
     observer.message(f"model: {model.num_parameters():,} parameters, {sizes} pieces; {where}, {precision}")
     if warning := emulated(model.compute_dtype, device):
         observer.message(warning)
-    observer.message(f"batches: {trainer.updates_per_epoch:,} an epoch")
+    observer.message(f"updates: {trainer.updates_per_epoch:,} an epoch")
 
 
 def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Observer, *, resumed: bool) -> None:

@@ -60,7 +60,7 @@ def cpu_has_bf16() -> bool:
 
 
 def set_up_cpu(num_threads: int) -> int:
-    """Threads (0: one a core), denormals as zero, an allocator that keeps its pages. Returns the number of threads."""
+    """Threads (0: `available_cores`), denormals as zero, an allocator that keeps its pages. Returns the threads."""
     check_threads(num_threads)
     threads = num_threads or available_cores()
     torch.set_num_threads(threads)

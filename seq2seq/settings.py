@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -39,11 +40,12 @@ def document() -> str:
         section = config.Config.model_fields[name].annotation
         assert isinstance(section, type) and issubclass(section, BaseModel)
         told = meanings(section)
-        rows = [f"| `{key}` | {_default(field)} | {_cell(told[key])} |" for key, field in section.model_fields.items()]
+        rows = [
+            f"| `{key}` | {_default(field)} | {_cell(told[key])}{_choices(field)} |"
+            for key, field in section.model_fields.items()
+        ]
         parts.append("\n".join([f"## [{name}]", "", "| setting | default | |", "|---|---|---|", *rows]) + "\n")
-    parts.append(
-        "\n".join(["## Presets", "", "| setting | " + " | ".join(f"`{one}`" for one in PRESETS) + " |", *_presets()])
-    )
+    parts.append("\n".join(["## Presets", "", "An empty cell is the default.", "", *_presets()]))
     return "\n".join(parts) + "\n"
 
 
@@ -52,6 +54,12 @@ def _default(field: FieldInfo) -> str:
     if value is None or value == ():
         return ""
     return f"`{toml_text(value)}`"
+
+
+def _choices(field: FieldInfo) -> str:
+    """The values that a setting may have, where they are few."""
+    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return f" One of {', '.join(f'`{value}`' for value in values)}." if values else ""
 
 
 def _presets() -> list[str]:

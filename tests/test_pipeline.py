@@ -632,6 +632,15 @@ def test_overwriting_with_a_corpus_that_cannot_be_read_leaves_the_run_as_it_was(
     assert snapshot(copied) == before
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_was_there_before_stays(tmp_path: Path, data: dict[str, str], there: bool) -> None:
+    if there:
+        (tmp_path / "run").mkdir(mode=0o770)
+    missing = configured({**data, "train_source": str(tmp_path / "none")})
+    fails(UserError, "none", lambda: train(missing, tmp_path / "run"))
+    assert (tmp_path / "run").exists() == there
+
+
 def test_what_failed_before_it_was_a_run_may_be_tried_again(tmp_path: Path, data: dict[str, str]) -> None:
     wrong = configured({**data, "train_target": str(tmp_path / "mistyped.en")}, tokenizer={"vocab_size": 90})
     fails(DataError, "mistyped.en: no such file", lambda: train(wrong, tmp_path / "run"))

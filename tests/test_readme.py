@@ -25,9 +25,9 @@ def blocks(language: str) -> list[str]:
 def test_the_examples_in_python_run(
     code: str, tiny_run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "runs/m30k" in code
+    assert "runs/mine" in code
     monkeypatch.chdir(tiny_run.corpus)
-    exec(compile(code.replace("runs/m30k", "runs/recipe"), "README.md", "exec"), {})
+    exec(compile(code.replace("runs/mine", "runs/recipe"), "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
 
 

@@ -657,6 +657,17 @@ def test_files_and_folders_have_the_permissions_of_any_new_ones(run: Run, umask:
         assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_checkpoints_that_may_not_be_read_are_not_taken_for_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the advice would be to start anew, over them."""
+    save(run, 1)
+
+    def forbidden(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(checkpoints_module.os, "listdir", forbidden)
+    fails(run.latest_checkpoint, "checkpoints: may not be read; check its permissions")
+
+
 @pytest.mark.parametrize("missing", ["model.safetensors", "state.json"])
 def test_an_incomplete_checkpoint_is_not_one(run: Run, missing: str) -> None:
     save(run, 1)

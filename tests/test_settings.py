@@ -24,6 +24,13 @@ def test_the_page_about_settings_is_what_the_code_says() -> None:
     assert page.read_text(encoding="utf-8") == document(), "python -m seq2seq.settings > docs/SETTINGS.md"
 
 
+def test_every_table_of_the_page_has_one_head() -> None:
+    lines = document().splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith("| setting |")]
+    assert len(heads) == len(SECTIONS) + 1
+    assert all(lines[i - 1] == "" and lines[i + 1].startswith("|---|") for i in heads)
+
+
 def test_the_table_of_presets_has_what_they_set() -> None:
     rows = [line.split("|") for line in document().partition("## Presets")[2].splitlines() if line.startswith("| `")]
     tiny = {row[1].strip(" `"): row[2].strip(" `") for row in rows}

@@ -46,7 +46,7 @@ Threads = Annotated[
     int,
     typer.Option(
         metavar="N",
-        help="CPU threads; 0 is one a core, or OMP_NUM_THREADS.  [default: 0]",
+        help="CPU threads; 0 is one a core, or fewer by OMP_NUM_THREADS.  [default: 0]",
         min=0,
         max=MAX_THREADS,
         show_default=False,

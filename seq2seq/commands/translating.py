@@ -166,7 +166,7 @@ def _check_files(files: list[Path], beside: list[Path]) -> None:
     for path in (*files, *beside):
         if path != STANDARD_INPUT:
             check_readable(path)
-    if not files or not all(path.is_file() for path in files):
+    if not files or not all(path != STANDARD_INPUT and path.is_file() for path in files):
         return
     wanted = sum(map(count_lines, files)) if beside else 0
     for path in beside:

@@ -110,7 +110,8 @@ class Asking:
             try:
                 demands = demands.requiring(phrase)
             except SearchOptionError as error:
-                self.warn(f"line {number}: {error}; it is translated without")
+                problem = str(error).rpartition(": ")[0]  # without the remedy
+                self.warn(f"line {number}: {problem}; it is translated without")
                 possible = False
         return demands, possible
 
@@ -129,7 +130,8 @@ class Asking:
         except SearchOptionError as error:
             if demands.options.prefix:  # of all lines
                 raise
-            self.warn(f"line {number}: {error}; it is translated without")
+            problem = str(error).rpartition(": ")[0]
+            self.warn(f"line {number}: {problem}; it is translated without")
             return None
         return forced
 

@@ -11,10 +11,12 @@ import torch
 
 from seq2seq.decoding.constraints import Apart, Constraint, Constraints, MinLength, NoRepeat, prefixes
 from seq2seq.decoding.options import Options
-from seq2seq.decoding.phrases import Banned, begins_within_a_word, ends_with_a_word, piece_texts
+from seq2seq.decoding.phrases import Banned, begins_within_a_word, ends_with_a_word, has_spaces, piece_texts
 from seq2seq.decoding.required import Required
 from seq2seq.errors import SearchOptionError
 from seq2seq.text.tokenizer import EOS, PAD, UNK, Tokenizer
+
+MOST_KEPT = 1000  # sets of required phrases, of as many lines
 
 
 class Demands:
@@ -32,6 +34,7 @@ class Demands:
         if self.banned is not None:
             masks.append(self.banned)
         self.masks = tuple(masks)
+        self._more: dict[str, Demands] = {}  # these and one more phrase
         self.required: Required | None = None
         if options.require:
             self._require()
@@ -47,10 +50,15 @@ class Demands:
             raise SearchOptionError("{require.name}: a phrase is empty", require=(phrase,))
         if phrase in self.options.require:
             return self
-        more = copy(self)
-        more.options = replace(self.options, require=(*self.options.require, phrase))
-        more._require()
-        return more
+        if phrase not in self._more:
+            if len(self._more) >= MOST_KEPT:
+                self._more.clear()
+            _ = self.continuing  # once, for all of them
+            more = copy(self)
+            more.options, more._more = replace(self.options, require=(*self.options.require, phrase)), {}
+            more._require()
+            self._more[phrase] = more
+        return self._more[phrase]
 
     def _require(self) -> None:
         phrases = self.tokenizer.encode_target([" ".join(phrase.split()) for phrase in self.options.require])
@@ -59,6 +67,9 @@ class Demands:
                 raise SearchOptionError(
                     "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
                 )
+            # What begins a word elsewhere is a space within a text that has none.
+            if len(pieces) > 1 and self.texts[pieces[0]] == b" " and not has_spaces(phrase.lstrip()[0]):
+                del pieces[0]
         self._check_possible(phrases)
         self.required = Required(
             phrases, self.continuing, [ends_with_a_word(phrase) for phrase in self.options.require]
@@ -149,7 +160,7 @@ class Demands:
         options = self.options
         if len(pieces) < options.min_length:
             return False
-        if self.required is not None and len(self.required.whole(pieces)) < len(self.required.phrases):
+        if self.required is not None and len(self.required.met(pieces)) < len(self.required.phrases):
             return False
         if self.banned is not None and self.banned.found_in(text):
             return False

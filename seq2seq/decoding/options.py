@@ -127,7 +127,7 @@ def unknown_remark(tokenizer: Tokenizer, number: int, line: str, ids: Sequence[i
     if tokenizer.says_nothing(ids):
         return f"line {number} has nothing in it that the model knows; its translation is a guess"
     unknown = " ".join(tokenizer.unknown_text(line, ids))
-    return f"line {number} has text that the model does not know, and that is lost: {unknown:.60}"
+    return f"line {number} has text that the model does not know, and that is lost: {unknown!r:.60}"
 
 
 def check_lines(lines: object) -> None:
@@ -272,7 +272,7 @@ def _next_window(items: Iterator[Item], ready: Ready | None) -> Iterator[Item]:
     until: float | None = None
     for item in itertools.islice(items, STREAM_LINES):
         yield item
-        characters += sum(map(len, item)) if isinstance(item, tuple) else len(str(item))
+        characters += _characters(item)
         if characters > STREAM_CHARACTERS:
             return
         if ready is not None:
@@ -280,3 +280,7 @@ def _next_window(items: Iterator[Item], ready: Ready | None) -> Iterator[Item]:
             until = now + LONGEST_WAIT if until is None else until
             if not ready(max(0.0, min(PAUSE, until - now))):
                 return
+
+
+def _characters(item: object) -> int:
+    return sum(map(_characters, item)) if isinstance(item, (tuple, list)) else len(str(item))

@@ -108,26 +108,38 @@ def _begins_in_word(text: bytes) -> bool:
 
 
 def _is_word(text: bytes, which: int) -> bool:
-    characters = text.decode("utf-8", "replace")  # half of a character comes out as a mark, which is no letter
-    return bool(characters) and (characters[which].isalnum() or characters[which] == "_")
+    characters = text.decode("utf-8", "replace")  # half of a character comes out as a sign, which is no letter
+    if not characters:
+        return False
+    character = characters[which]
+    # Marks are accents, and vowels in many scripts.
+    return character.isalnum() or character == "_" or unicodedata.category(character) in ("Mn", "Mc")
 
 
-# Scripts that put no spaces between words, as Unicode's names of their characters begin.
-WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE")
+# Scripts that put no spaces between words, or none between a word and its particles, as Unicode's names of their
+# characters begin.
+WITHOUT_SPACES = (
+    "CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "YI ", "THAI", "LAO", "KHMER", "MYANMAR",
+    "TIBETAN", "JAVANESE", "BALINESE", "HANGUL",
+)  # fmt: skip
+FIRST_LEAD_BYTE = 0xC2  # of characters of several bytes; as a piece, it may begin any of them
 
 
 def begins_within_a_word(piece: bytes) -> bool:
     """Whether a piece goes on with the word before it: it begins with a letter or digit of a script with spaces."""
-    return _begins_in_word(piece) and _has_spaces(piece.decode("utf-8", "replace")[0])
+    if len(piece) == 1 and piece[0] >= FIRST_LEAD_BYTE:
+        return True
+    return _begins_in_word(piece) and has_spaces(piece.decode("utf-8", "replace")[0])
 
 
 def ends_with_a_word(phrase: str) -> bool:
     """Whether a phrase ends with a letter or digit of a script with spaces."""
     text = phrase.rstrip()
-    return _ends_in_word(text.encode("utf-8", "replace")) and _has_spaces(text[-1])
+    return _ends_in_word(text.encode("utf-8", "replace")) and has_spaces(text[-1])
 
 
-def _has_spaces(character: str) -> bool:
+def has_spaces(character: str) -> bool:
+    """Whether words of a character's script stand between spaces."""
     return not unicodedata.name(character, "").startswith(WITHOUT_SPACES)
 
 

@@ -15,7 +15,7 @@ of the phrases' pieces plus one, or more, serves well.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Required:
     ) -> None:
         self.phrases = [list(phrase) for phrase in dict.fromkeys(map(tuple, phrases))]
         self.continues = continues
+        self.going_on = frozenset() if continues is None else frozenset(continues.nonzero().squeeze(1).tolist())
         ends = dict(zip(map(tuple, phrases), closed, strict=False))
         self.closed = frozenset(number for number, phrase in enumerate(self.phrases) if ends.get(tuple(phrase), False))
         self.pieces = sorted({piece for phrase in self.phrases for piece in phrase})
@@ -43,35 +44,23 @@ class Required:
         self.total = sum(map(len, self.phrases))
 
     def met(self, pieces: Sequence[int]) -> frozenset[int]:
-        """Which phrases a list of pieces has."""
-        return frozenset(
-            number
-            for number, phrase in enumerate(self.phrases)
-            if any(list(pieces[i : i + len(phrase)]) == phrase for i in range(len(pieces) - len(phrase) + 1))
-        )
+        """Which phrases a list of pieces has: as whole words, where its end may be one."""
+        return frozenset(number for number in range(len(self.phrases)) if next(self._ends(number, pieces), None))
 
-    def whole(self, pieces: Sequence[int]) -> frozenset[int]:
-        """Which phrases a finished list of pieces has as whole words."""
-        if self.continues is None:
-            return self.met(pieces)
-        cut = [i for i, piece in enumerate(pieces) if self.continues[piece]]
-        return frozenset(
-            number
-            for number, phrase in enumerate(self.phrases)
-            if any(
-                list(pieces[i : i + len(phrase)]) == phrase and not (number in self.closed and i + len(phrase) in cut)
-                for i in range(len(pieces) - len(phrase) + 1)
-            )
-        )
+    def _ends(self, number: int, pieces: Sequence[int]) -> Iterator[int]:
+        """How many pieces there are at each end of a phrase."""
+        phrase = self.phrases[number]
+        for end in range(len(phrase), len(pieces) + 1):
+            if list(pieces[end - len(phrase) : end]) == phrase and not (
+                number in self.closed and end < len(pieces) and pieces[end] in self.going_on
+            ):
+                yield end
 
     def end(self, pieces: Sequence[int]) -> int:
         """How many pieces there are when the last of the phrases that they have is complete."""
 
-        def first(phrase: list[int]) -> int:
-            ends = range(len(phrase), len(pieces) + 1)
-            return next(end for end in ends if list(pieces[end - len(phrase) : end]) == phrase)
-
-        return max((first(self.phrases[number]) for number in self.met(pieces)), default=0)
+        ends = (next(self._ends(number, pieces), 0) for number in range(len(self.phrases)))
+        return max(ends, default=0)
 
     def bank(self, met: frozenset[int], tail: Sequence[int]) -> int:
         """The bank of a hypothesis that has some phrases and ends with `tail`."""

@@ -36,7 +36,10 @@ def result_of(
     that each hypothesis had to begin with. A loop ends a text only behind what was asked for.
     """
     if not hypotheses:
-        empty = Translation("", 0.0, 0.0, (), (), True, alignment=None if links is None else ())
+        asked = demands.required is not None or bool(prefix) or demands.options.min_length > 0 or not possible
+        if asked and possible:
+            warn(f"line {number + 1} is empty, and so is its translation, whatever was asked for")
+        empty = Translation("", 0.0, 0.0, (), (), True, not asked, alignment=None if links is None else ())
         return TranslationResult(line, (empty,))
     ends = [loop_end(one.pieces, demands.asked_for(one.pieces, prefix)) for one in hypotheses]
     if any(ends) and loop_end(source) is not None:  # what the source repeats is no fault

@@ -185,20 +185,23 @@ class Translator:
         first.
         """
         check_lines(lines)
-        options = self.check(options or Options())
-        if options.sample and requires is not None:
+        demands = self._demands(options or Options())
+        if demands.options.sample and requires is not None:
             raise SearchOptionError("phrases to require belong to a search, and {sample.name} draws", sample=True)
-        demands = Demands(options, self.tokenizer, self.device)
-        asked = requests(lines, options.prefix, prefixes, requires)
+        asked = requests(lines, demands.options.prefix, prefixes, requires)
         return in_windows(asked, lambda window, start: self._window(window, start, demands), ready)
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""
-        checked = check_options(options, self.config)
-        Demands(checked, self.tokenizer, self.device).prefix_pieces(checked.prefix)
-        if checked.alignments:
+        return self._demands(options).options
+
+    def _demands(self, options: Options) -> Demands:
+        """Of options with the run's defaults filled in. Raises OptionError as `check` does."""
+        demands = Demands(check_options(options, self.config), self.tokenizer, self.device)
+        demands.prefix_pieces(demands.options.prefix)
+        if options.alignments:
             check_heads(self.models, self.config)
-        return checked
+        return demands
 
     def stream_tokens(self, line: str, options: Options | None = None) -> Iterator[str]:
         """The translation of a line in pieces of text, as greedy search or sampling goes; joined, they are the whole.
@@ -211,8 +214,8 @@ class Translator:
             value = getattr(options, name)
             if value is True or (value and value not in (1, ())):
                 raise SearchOptionError(f"{{{name}}}: only greedy search and sampling can be streamed", **{name: value})
-        options = self.check(options)
-        demands = Demands(options, self.tokenizer, self.device)
+        demands = self._demands(options)
+        options = demands.options
         [asked] = self._asking([Request(line, options.prefix, ())], 0, demands)
         if not len(asked.source):
             return
@@ -279,7 +282,7 @@ class Translator:
         # Lines of a batch require the same phrases.
         alike: dict[tuple[str, ...], list[int]] = {}
         for index, line in enumerate(asked):
-            alike.setdefault(line.demands.options.require, []).append(index)
+            alike.setdefault(tuple(sorted(line.demands.options.require)), []).append(index)
         batches = [
             [indices[i] for i in batch]
             for indices in alike.values()

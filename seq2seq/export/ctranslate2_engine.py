@@ -75,7 +75,8 @@ class CTranslate2Translator:
     ) -> None:
         """Loads the export, or makes it. Raises RunError or ExportError where that cannot be.
 
-        threads: sentences that are translated at once, each batch by one of them; 0 is one a core.
+        threads: sentences that are translated at once, each batch by one of them; 0 is one a core,
+        or fewer by OMP_NUM_THREADS.
         length_normalization: what hypotheses are ranked by at the end of beam search, "wu" for the torch engine's
         ((5 + |y|) / 6)^alpha, "power" for CTranslate2's own |y|^alpha; None: as the options or the run say. The search
         itself always uses the latter.

@@ -254,9 +254,7 @@ def _learn(config: TokenizerConfig, lines: Iterable[str]) -> bytes:
             character_coverage=config.character_coverage,
             normalization_rule_name=config.normalization,
             byte_fallback=config.byte_fallback,
-            # There are never more: it draws none. Both are written into the model, and with it into its hash.
-            input_sentence_size=config.max_sentences,
-            shuffle_input_sentence=True,
+            # No input_sentence_size: it would draw from the lines, see `_sample`.
             max_sentence_length=MAX_LEARNING_LINE_BYTES,
             num_threads=LEARNING_THREADS,
             hard_vocab_limit=False,

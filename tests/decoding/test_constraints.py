@@ -12,7 +12,7 @@ from seq2seq.decoding.beam import beam_search, greedy_search
 from seq2seq.decoding.constraints import Apart, Constraints, MinLength, NoRepeat, prefixes
 from seq2seq.decoding.ensemble import EnsembleScorer
 from seq2seq.decoding.hypotheses import Penalty
-from seq2seq.decoding.phrases import Banned
+from seq2seq.decoding.phrases import Banned, begins_within_a_word, ends_with_a_word
 from seq2seq.decoding.repetition import loop_end
 from seq2seq.decoding.required import Required, round_the_banks
 from seq2seq.decoding.sampling import sample
@@ -269,3 +269,53 @@ def test_loops_are_found_where_the_sixth_round_ends(before, gram, after):
     assert loop_end(pieces) == next(end for end in range(1, len(pieces) + 1) if loops(end))
     assert loop_end(range(50)) is None
     assert loop_end(gram * 5 + [9]) in (None, *range(len(gram) * 5))
+
+
+# Whole words
+
+
+@pytest.mark.parametrize(
+    ("piece", "continues"),
+    [
+        ("e", True), (" e", False), ("-", False), ("7", True), ("", False), ("ä", True), ("\u0301", True), ("ा", True),
+        ("猫", False), ("ひ", False), ("ฉ", False), ("에", False), ("я", True), (".", False),
+    ],
+)  # fmt: skip
+def test_pieces_that_go_on_with_a_word_are_known(piece, continues):
+    assert begins_within_a_word(piece.encode()) == continues
+
+
+def test_a_byte_may_begin_a_letter():
+    assert [begins_within_a_word(bytes([byte])) for byte in (0x20, 0x61, 0x80, 0xC3, 0xE4)] == [
+        False, True, False, True, True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("phrase", "closed"),
+    [
+        ("Hund", True),
+        ("Hund.", False),
+        ("Hund ", True),
+        ("हिन्दी", True),
+        ("cafe\u0301", True),
+        ("猫", False),
+        ("서울", False),
+    ],
+)
+def test_phrases_that_end_with_a_word_are_known(phrase, closed):
+    assert ends_with_a_word(phrase) == closed
+
+
+def test_a_phrase_is_there_where_no_word_goes_on_with_it():
+    """Pieces 6 and 7 would go on with a word; phrases (4, 5) and (5,), the second of which may be followed by them."""
+    continues = torch.zeros(10, dtype=torch.bool)
+    continues[[6, 7]] = True
+    required = Required([[4, 5], [5]], continues, [True, False])
+    assert required.met([4, 5]) == {0, 1}  # where the end is, a word may end
+    assert required.met([4, 5, 6]) == {1} and required.met([4, 5, 8]) == {0, 1}
+    assert required.met([4, 5, 6, 4, 5]) == {0, 1}
+    assert required.end([4, 5, 6, 8, 4, 5, 9]) == 6
+    values = torch.zeros(3, 10)
+    required.mask(values, torch.tensor([[8, 4, 5], [4, 5, 8], [4, 5, 6]]))
+    assert (values == -math.inf).nonzero().tolist() == [[0, 6], [0, 7], [2, EOS]]

@@ -132,6 +132,10 @@ def test_what_is_required_is_whole_words(translator: Translator, sources: list[s
     [whole, part] = tokenizer.encode_target([longer[0], longer[1]])
     assert demands.satisfied(whole, longer[0]) and not demands.satisfied(part, longer[1])
     assert demands.satisfied([*part, *whole], " ".join(longer[::-1]))
+    # What a prefix goes on with is not there either: it comes later.
+    [result] = translator.translate(sources[:1], prefix=longer[1], require=[longer[0]], beam_size=8)
+    assert result.text.startswith(longer[1]) and re.search(rf"\b{longer[0]}\b", result.text)
+    assert result.hypotheses[0].satisfied
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_lines_may_have_required_words_of_their_own(
     results = translator.translate(sources[:5], require=wanted, beam_size=8)
     for result, without, words in zip(results, plain, wanted, strict=True):
         assert all(word in result.text for word in words) and result.hypotheses[0].satisfied
-        assert words or result == without
+        assert words or result.text == without.text
     # Each as alone with them; and beside words for all.
     for line, words, result in zip(sources, wanted, results, strict=False):
         [alone] = translator.translate([line], require=words, beam_size=8)
@@ -199,9 +203,32 @@ def test_lines_may_have_required_words_of_their_own(
     records = [json.loads(line) for line in result.lines]
     assert [record["satisfied"] for record in records] == [False, True]
     assert records[0]["translation"].startswith("die") and "König" in records[0]["translation"]
-    assert records[1]["translation"].startswith("der") and "line 1: require = '☃'" in result.err
+    assert (
+        records[1]["translation"].startswith("der")
+        and "line 1: require = '☃': the model's" in result.err
+        and "translated without" in result.err
+    )
     short = translate(*files, lines=sources[:3], code=1)
     assert len(short.lines) == 2 and "ends after line 2, and the input has a line 3" in short.err
+
+
+def test_an_empty_line_has_nothing_of_what_was_asked_for(translate: Cli, tmp_path: Path) -> None:
+    (tmp_path / "terms").write_text("König\n\nKatze\n", encoding="utf-8")
+    result = translate(
+        "--require-file", tmp_path / "terms", "--format", "jsonl", "--beam-size", "6", lines=["", "", "cat"]
+    )
+    assert [json.loads(line)["satisfied"] for line in result.lines] == [False, True, True]
+    assert "line 1 is empty, and so is its translation" in result.err and "line 2" not in result.err
+
+
+def test_required_text_of_a_script_without_spaces_brings_none(tmp_path: Path) -> None:
+    lines = ["猫坐在垫子上", "狗看见猫", "老国王看见门", "猫在门上"] * 20
+    tokenizer = Tokenizer.learn(TokenizerConfig(vocab_size=40), lines, lines, seed=1)
+    [plain] = tokenizer.encode_target(["国王"])
+    assert tokenizer.target_pieces(plain)[0] == "▁"
+    demands = Demands(Options(require=("国王",)), tokenizer, torch.device("cpu"))
+    assert demands.required is not None and demands.required.phrases == [plain[1:]]
+    assert demands.required.closed == frozenset()
 
 
 def test_required_words_of_lines_that_are_none_are_refused(translator: Translator) -> None:
@@ -218,7 +245,7 @@ def test_required_words_of_lines_that_are_none_are_refused(translator: Translato
 
 def test_text_that_the_model_does_not_know_is_told(translate: Cli) -> None:
     result = translate(lines=["the ☃ cat sees 日本", "the cat", "☃"])
-    assert "line 1 has text that the model does not know, and that is lost: ☃ 日本" in result.err
+    assert "line 1 has text that the model does not know, and that is lost: '☃ 日本'" in result.err
     assert "line 2" not in result.err and "line 3 has nothing in it that the model knows" in result.err
 
 

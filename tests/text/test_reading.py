@@ -177,6 +177,7 @@ def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Pat
         ('a\tb\nc\td\n"open\tc\n' + "more\n" * 5, {}, "lines 3 to 8: quotes that do not fit together"),
         ("de\ten\n", {"tsv_header": True, "source_column": "fr"}, "line 1: no column 'fr', only 'de', 'en'"),
         ("", {"tsv_header": True, "source_column": "fr"}, r"p\.tsv: is empty"),
+        ("ID\tde\ten\n", {"tsv_header": True}, "line 1: columns 'ID', 'de', 'en': name two of them"),
         (
             '"de"\t"en"\n',
             {"tsv_header": True, "tsv_quotes": False, "source_column": "de"},

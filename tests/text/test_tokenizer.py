@@ -238,6 +238,7 @@ import sys
 from seq2seq.config import TokenizerConfig
 from seq2seq.text.tokenizer import Tokenizer
 lines = [f"{'abcdefgh'[i % 8]}{'klmnop'[i % 6]} {'rstuvwx'[i % 7]}{i % 5}" for i in range(500)]
+lines = [line * 400 if i % 3 == 0 else line for i, line in enumerate(lines)]  # which are cut into several
 for shared in (True, False):
     config = TokenizerConfig(vocab_size=60, max_sentences=120, algorithm=sys.argv[1], shared=shared)
     print(Tokenizer.learn(config, lines, lines[::-1], seed=int(sys.argv[2]), pairs=500).content_hash())

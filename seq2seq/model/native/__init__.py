@@ -131,14 +131,19 @@ def sources_hash() -> int | None:
 
 def are_out_of_date() -> bool:
     """Whether there are kernels which are not used because they were built from other sources."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(GENERATIONS[0][1] + suffix)
-        try:
-            if path.exists():
-                return out_of_date(ctypes.CDLL(str(path)))
-        except (OSError, AttributeError):
-            return True
-    return False
+    beside = (Path(__file__).with_name(file + suffix) for _, file in GENERATIONS for suffix in EXTENSION_SUFFIXES)
+    return any(path.exists() and _is_out_of_date(path) for path in beside)
+
+
+def _is_out_of_date(path: Path) -> bool:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return False  # for another machine
+    try:
+        return out_of_date(library)
+    except AttributeError:
+        return True  # of before there was a hash in it
 
 
 def floats(*shape: int) -> Tensor:
