@@ -204,8 +204,9 @@ class Run(CheckpointFolder):
 
     def _remedy(self) -> str:
         """What helps against damaged files of a finished model, as the end of a message."""
-        if self.latest_checkpoint() is None:
-            return "; copy it anew"
+        with contextlib.suppress(RunError):
+            if self.latest_checkpoint() is None:
+                return "; copy it anew"
         return f"; where its corpus still is, `{resume_command(self.path)}` makes it anew"
 
     def finished(self) -> bool:
@@ -287,7 +288,9 @@ class Run(CheckpointFolder):
 
     def remark(self) -> str | None:
         """What a user of the model should know: that training went on beyond it and has not come to an end."""
-        steps, checkpoints = self.trained_steps(), self.checkpoints()
+        steps, checkpoints = self.trained_steps(), []
+        with contextlib.suppress(RunError):  # they may be private to who trained it
+            checkpoints = self.checkpoints()
         if steps is None or not checkpoints or checkpoints[-1].step <= steps:
             return None
         return (

@@ -11,12 +11,12 @@ import torch
 
 from seq2seq.decoding.constraints import Apart, Constraint, Constraints, MinLength, NoRepeat, prefixes
 from seq2seq.decoding.options import Options
-from seq2seq.decoding.phrases import Banned, begins_within_a_word, ends_with_a_word, has_spaces, piece_texts
+from seq2seq.decoding.phrases import Banned, begins_within_a_word, ends_with_a_word, piece_texts
 from seq2seq.decoding.required import Required
 from seq2seq.errors import SearchOptionError
 from seq2seq.text.tokenizer import EOS, PAD, UNK, Tokenizer
 
-MOST_KEPT = 1000  # sets of required phrases, of as many lines
+MOST_KEPT = 1000  # sets of required phrases
 
 
 class Demands:
@@ -34,7 +34,7 @@ class Demands:
         if self.banned is not None:
             masks.append(self.banned)
         self.masks = tuple(masks)
-        self._more: dict[str, Demands] = {}  # these and one more phrase
+        self._more: dict[tuple[str, ...], Demands] = {}  # these and more phrases, of some lines
         self.required: Required | None = None
         if options.require:
             self._require()
@@ -47,18 +47,19 @@ class Demands:
     def requiring(self, phrase: str) -> Demands:
         """These, and another required phrase. Raises OptionError where it cannot be."""
         if not phrase.strip():
-            raise SearchOptionError("{require.name}: a phrase is empty", require=(phrase,))
+            raise SearchOptionError("{require.name}: a phrase is empty: leave it out", require=(phrase,))
         if phrase in self.options.require:
             return self
-        if phrase not in self._more:
+        wanted = (*self.options.require, phrase)
+        if wanted not in self._more:
             if len(self._more) >= MOST_KEPT:
                 self._more.clear()
-            _ = self.continuing  # once, for all of them
-            more = copy(self)
-            more.options, more._more = replace(self.options, require=(*self.options.require, phrase)), {}
+            _ = self.continuing, self.going_on  # once, for all of them
+            more = copy(self)  # which shares them, and what is kept
+            more.options = replace(self.options, require=wanted)
             more._require()
-            self._more[phrase] = more
-        return self._more[phrase]
+            self._more[wanted] = more
+        return self._more[wanted]
 
     def _require(self) -> None:
         phrases = self.tokenizer.encode_target([" ".join(phrase.split()) for phrase in self.options.require])
@@ -67,18 +68,19 @@ class Demands:
                 raise SearchOptionError(
                     "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
                 )
-            # What begins a word elsewhere is a space within a text that has none.
-            if len(pieces) > 1 and self.texts[pieces[0]] == b" " and not has_spaces(phrase.lstrip()[0]):
-                del pieces[0]
         self._check_possible(phrases)
-        self.required = Required(
-            phrases, self.continuing, [ends_with_a_word(phrase) for phrase in self.options.require]
-        )
+        closed = [ends_with_a_word(phrase) for phrase in self.options.require]
+        self.required = Required(phrases, self.continuing, closed, self.going_on)
 
     @cached_property
     def texts(self) -> list[bytes]:
         """What each piece of the target vocabulary is written as."""
         return piece_texts(self.tokenizer)
+
+    @cached_property
+    def going_on(self) -> frozenset[int]:
+        """The same pieces as `continuing`."""
+        return frozenset(self.continuing.nonzero().squeeze(1).tolist())
 
     @cached_property
     def continuing(self) -> torch.Tensor:

@@ -112,8 +112,11 @@ def _is_word(text: bytes, which: int) -> bool:
     if not characters:
         return False
     character = characters[which]
-    # Marks are accents, and vowels in many scripts.
-    return character.isalnum() or character == "_" or unicodedata.category(character) in ("Mn", "Mc")
+    # Marks are accents, and vowels in many scripts; variation selectors, of emoji, are among them.
+    mark = unicodedata.category(character) in ("Mn", "Mc") and "VARIATION SELECTOR" not in unicodedata.name(
+        character, ""
+    )
+    return character.isalnum() or character == "_" or mark
 
 
 # Scripts that put no spaces between words, or none between a word and its particles, as Unicode's names of their

@@ -27,16 +27,20 @@ from seq2seq.model.transformer import EOS
 class Required:
     """phrases: the pieces of each; they may overlap in an output.
 
-    continues: [V], pieces that would go on with the word before them. closed: of each phrase, whether none of those may
-    follow it.
+    continues [V], going_on: pieces that would go on with the word before them. closed: of each phrase, whether none of
+    those may follow it.
     """
 
     def __init__(
-        self, phrases: Sequence[Sequence[int]], continues: Tensor | None = None, closed: Sequence[bool] = ()
+        self,
+        phrases: Sequence[Sequence[int]],
+        continues: Tensor | None = None,
+        closed: Sequence[bool] = (),
+        going_on: frozenset[int] = frozenset(),
     ) -> None:
         self.phrases = [list(phrase) for phrase in dict.fromkeys(map(tuple, phrases))]
         self.continues = continues
-        self.going_on = frozenset() if continues is None else frozenset(continues.nonzero().squeeze(1).tolist())
+        self.going_on = going_on
         ends = dict(zip(map(tuple, phrases), closed, strict=False))
         self.closed = frozenset(number for number, phrase in enumerate(self.phrases) if ends.get(tuple(phrase), False))
         self.pieces = sorted({piece for phrase in self.phrases for piece in phrase})

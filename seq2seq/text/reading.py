@@ -213,9 +213,10 @@ def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
 
 def _tsv_columns(path: Path, data: DataConfig, names: list[str] | None) -> tuple[int, int]:
     """The columns of the two sides, counted from 0. names: what the header calls them, where there is one."""
-    if names is not None and len(names) > 2 and not (data.source_column or data.target_column):
+    named = [name for name in names or () if name.strip()]
+    if len(named) > 2 and not (data.source_column and data.target_column):
         raise DataError(
-            f"{path}, line 1: columns {', '.join(map(repr, names))}: name two of them, data.source_column and "
+            f"{path}, line 1: columns {', '.join(map(repr, named))}: name two of them, data.source_column and "
             "data.target_column"
         )
     columns = []

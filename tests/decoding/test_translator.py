@@ -16,6 +16,7 @@ import torch
 
 from seq2seq import runtime
 from seq2seq.config import ModelConfig, TokenizerConfig
+from seq2seq.decoding import demands as demands_module
 from seq2seq.decoding import options as options_module
 from seq2seq.decoding.alignment import (
     MAX_CELLS,
@@ -221,14 +222,15 @@ def test_an_empty_line_has_nothing_of_what_was_asked_for(translate: Cli, tmp_pat
     assert "line 1 is empty, and so is its translation" in result.err and "line 2" not in result.err
 
 
-def test_required_text_of_a_script_without_spaces_brings_none(tmp_path: Path) -> None:
-    lines = ["猫坐在垫子上", "狗看见猫", "老国王看见门", "猫在门上"] * 20
-    tokenizer = Tokenizer.learn(TokenizerConfig(vocab_size=40), lines, lines, seed=1)
-    [plain] = tokenizer.encode_target(["国王"])
-    assert tokenizer.target_pieces(plain)[0] == "▁"
-    demands = Demands(Options(require=("国王",)), tokenizer, torch.device("cpu"))
-    assert demands.required is not None and demands.required.phrases == [plain[1:]]
-    assert demands.required.closed == frozenset()
+def test_what_lines_require_is_kept_within_bounds(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demands_module, "MOST_KEPT", 3)
+    base = Demands(Options(), translator.tokenizer, torch.device("cpu"))
+    for first in ("Katze", "Hund", "König"):
+        for second in ("Tür", "der", "die"):
+            both = base.requiring(first).requiring(second)
+            assert both.options.require == (first, second) and both.required is not None
+            assert both.going_on is base.going_on and len(base._more) <= 3
+    assert base.required is None and base.requiring("Katze") is base.requiring("Katze")
 
 
 def test_required_words_of_lines_that_are_none_are_refused(translator: Translator) -> None:
