@@ -62,7 +62,6 @@ class Required:
 
     def end(self, pieces: Sequence[int]) -> int:
         """How many pieces there are when the last of the phrases that they have is complete."""
-
         ends = (next(self._ends(number, pieces), 0) for number in range(len(self.phrases)))
         return max(ends, default=0)
 
@@ -77,15 +76,12 @@ class Required:
 
     def mask(self, values: Tensor, histories: Tensor) -> None:
         """No end of sentence [R, V] before all phrases are there, and no more of a word that has just completed one."""
-        met = [self.met(history) for history in histories.tolist()]
+        written = histories.tolist()
+        met = [self.met(history) for history in written]
         unmet = [len(found) < len(self.phrases) for found in met]
         values[torch.tensor(unmet, device=values.device), EOS] = -math.inf
         if self.continues is not None and self.closed:
-            rows = [
-                row
-                for row, (found, history) in enumerate(zip(met, histories.tolist(), strict=True))
-                if (found - self.met(history[:-1])) & self.closed
-            ]
+            rows = [row for row, found in enumerate(met) if (found - self.met(written[row][:-1])) & self.closed]
             values[rows] = values[rows].masked_fill(self.continues, -math.inf)
 
     def best(self, predictions: Predictions, histories: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
