@@ -14,11 +14,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
+from seq2seq.commands.benchmarking import benchmark
 from seq2seq.commands.common import signals, warn
 from seq2seq.commands.diversifying import diversify
 from seq2seq.commands.explaining import explain
 from seq2seq.commands.exporting import export
-from seq2seq.commands.measuring import benchmark, score
+from seq2seq.commands.scoring import score
 from seq2seq.commands.training import train, verify_resume
 from seq2seq.commands.translating import translate
 from seq2seq.errors import explain as explain_error

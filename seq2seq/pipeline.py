@@ -16,7 +16,8 @@ import torch
 
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
-from seq2seq.evaluation.metrics import corpus_bleu, tokenize_remark, try_tokenize
+from seq2seq.evaluation.metrics import corpus_bleu
+from seq2seq.evaluation.tokenization import tokenize_remark, try_tokenize
 from seq2seq.files import UnwrittenError
 from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
 from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
@@ -133,7 +134,7 @@ def _train(
 def _check_tokenization(config: Config, observer: Observer) -> None:
     """Finds out now, not when it has been trained, that a package for BLEU's tokenisation is not there."""
     if any(has_split(config.data, split) for split in ("valid", "test")):
-        try_tokenize(config.data.bleu_tokenize)
+        try_tokenize(config.data.bleu_tokenize, f"data.bleu_tokenize = {config.data.bleu_tokenize!r}")
         if remark := tokenize_remark(config.data.bleu_tokenize, config.data.target_language):
             observer.message(f"{remark} (data.bleu_tokenize)")
 

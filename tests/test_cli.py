@@ -1244,11 +1244,69 @@ def test_quotes_of_a_spreadsheet_are_remarked_on(run_cli: Cli, tmp_path: Path) -
 def test_translations_are_kept_as_soon_as_they_are_there(
     benchmark: Cli, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from seq2seq.evaluation import benchmark as bench
+
+    whole = bench.translate_test_set
+
+    def once(*arguments: Any, name: str, **options: Any) -> Any:
+        if name != "runs/recipe":
+            raise UserError("the second one fails")
+        return whole(*arguments, name=name, **options)
+
+    monkeypatch.setattr(bench, "translate_test_set", once)
+    shutil.copytree(tiny_run.path, tmp_path / "second")
+    result = benchmark("runs/recipe", tmp_path / "second", *TEST, "--output", tmp_path / "texts")
+    assert result.code == 1 and "the second one fails" in result.err
+    assert [path.name for path in (tmp_path / "texts").iterdir()] == ["recipe.txt"]
+
+
+def test_a_damaged_run_is_told_before_another_translates(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.path, tmp_path / "second")
     (tmp_path / "second" / "model.safetensors").write_bytes(b"damaged")
-    result = benchmark("runs/recipe", tmp_path / "second", *TEST, "--output", tmp_path / "texts")
-    assert result.code == 1 and "model.safetensors" in result.err
-    assert [path.name for path in (tmp_path / "texts").iterdir()] == ["recipe.txt"]
+    one_line(benchmark("runs/recipe", tmp_path / "second", *TEST), 1, "model.safetensors")
+
+
+def test_bleu_is_tokenised_as_in_training(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run.path, other)
+    config = (other / "config.toml").read_text(encoding="utf-8")
+    assert 'bleu_tokenize = "13a"' in config
+    (other / "config.toml").write_text(config.replace('tokenize = "13a"', 'tokenize = "char"'), encoding="utf-8")
+    bleu = (*TEST, "--metrics", "bleu")
+    result = benchmark(other, *bleu)
+    assert "tok:char" in result.out and "tokenised by char, as in training" in result.err
+    assert "tok:13a" in benchmark(other, *bleu, "--tokenize", "13a").out
+    both = benchmark(other, "runs/recipe", *bleu)
+    assert "tok:13a" in both.out and "in training it was by 13a and char" in both.err
+
+
+def test_what_is_tokenised_already_or_takes_long_is_remarked_on(benchmark: Cli, tmp_path: Path) -> None:
+    (tmp_path / "t.en").write_text("a dog .\n" * 100, encoding="utf-8")
+    (tmp_path / "t.de").write_text("ein hund .\n" * 99 + "ein hund . " * 67 + "\n", encoding="utf-8")
+    test = ("--source", tmp_path / "t.en", "--reference", tmp_path / "t.en")
+    assert "t.en seems to be tokenised already" in benchmark(tmp_path / "t.en", *test, "--metrics", "bleu").err
+    assert not benchmark(tmp_path / "t.en", *test, "--metrics", "bleu", "--tokenize", "none").err
+    long = ("--source", tmp_path / "t.en", "--reference", tmp_path / "t.de", "--metrics")
+    assert "t.de, line 100 has 201 words: TER takes long" in benchmark(tmp_path / "t.de", *long, "ter").err
+    assert not benchmark(tmp_path / "t.de", *long, "chrf").err
+
+
+def test_case_is_disregarded_where_it_is_asked_for(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    loud = tmp_path / "loud.de"
+    text = (tiny_run.corpus / "test.de").read_text(encoding="utf-8")
+    loud.write_text("".join(letter if letter == "ß" else letter.upper() for letter in text), encoding="utf-8")
+    result = benchmark(loud, *TEST, "--lowercase", "--metrics", "bleu,chrf++", "--json", tmp_path / "r.json")
+    assert re.search(r"loud\.de +100\.00 .* 100\.00", result.out) and "chrF2++|nrefs:1" in result.out
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["lowercase"] is True
+
+
+def test_a_report_names_files_whatever_their_names(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    wrong = tmp_path / "h\udcff.de"
+    shutil.copy(tiny_run.corpus / "test.de", wrong)
+    result = benchmark(wrong, *TEST, "--metrics", "chrf", "--json", tmp_path / "r.json")
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert report["systems"][0]["name"] == str(wrong) and report["tokenize"] is None
 
 
 def test_the_benchmark_says_what_was_computed_in(benchmark: Cli, tmp_path: Path) -> None:
@@ -1322,10 +1380,15 @@ def test_runs_of_one_name_are_written_to_files_of_their_own(benchmark: Cli, tiny
         (["runs/recipe", "--source", "test.en"], 2, ["--reference"]),
         (["runs/recipe", *TEST, "--test-set", "wmt14"], 2, ["--source", "--test-set"]),
         (["runs/recipe", "--test-set", "wmt14", "--reference", "test.de"], 2, ["--reference goes with --source"]),
-        (["runs/recipe", "--test-set", "wmt41"], 2, ["'wmt41'", "did you mean"]),
-        (["runs/recipe", *TEST, "--metrics", "blue"], 2, ["'blue'", "bleu, chrf, ter"]),
-        (["runs/recipe", *TEST, "--tokenize", "14a"], 2, ["'14a'", "13a"]),
+        (["runs/recipe", "--test-set", "wmt41"], 2, ["--test-set wmt41: not", "did you mean"]),
+        (["runs/recipe", *TEST, "--metrics", "blue"], 2, ["--metrics blue: not", "bleu, chrf, chrf++, ter"]),
+        (["runs/recipe", *TEST, "--tokenize", "14a"], 2, ["--tokenize 14a: not", "13a"]),
         (["runs/recipe", *TEST, "--precision", "half"], 2, ["--precision half"]),
+        (["runs/recipe", *TEST, "--beam-size", "0"], 2, ["--beam-size 0"]),
+        (["runs/recipe", *TEST, "--metrics", "chrf", "--tokenize", "zh"], 2, ["--tokenize zh means nothing"]),
+        (["test.de", *TEST, "--precision", "bf16"], 2, ["--precision bf16 means nothing without a run"]),
+        (["test.de", *TEST, "--output", "texts"], 2, ["--output texts means nothing without a run"]),
+        (["test.de", *TEST, "--length-normalization", "wu"], 2, ["--length-normalization wu means nothing"]),
         (["runs/recipe", *TEST, "--json", "none/r.json"], 2, ["--json none/r.json", "no folder none"]),
         (["runs/recipe", *TEST, "--json", "runs"], 2, ["--json runs", "is a folder"]),
         (["runs/recipe", *TEST, "--output", "test.de"], 2, ["--output test.de", "is a file"]),

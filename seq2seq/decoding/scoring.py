@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -131,15 +132,22 @@ def score_lines(
     start: int,
     warn: Callable[[str], None],
 ) -> list[Score]:
-    """Scores of (source, target) lines; `start` is the number of the first. warn: told of lines that are cut."""
+    """Scores of (source, target) lines; `start` is the number of the first. warn: told of lines that are
+    cut, and of text that the model does not know.
+    """
     longest = min([config.max_source_length, *(longest_output(model) - 1 for model in models)])
     sources, targets = ([line if line.strip() else "" for line in side] for side in zip(*pairs, strict=True))
     encoded = tokenizer.encode_source(sources), tokenizer.encode_target(targets)
     whole = [max(len(source), len(target)) <= longest for source, target in zip(*encoded, strict=True)]
-    for number, (source, target) in enumerate(zip(*encoded, strict=True), start + 1):
-        for side, pieces in (("source", source), ("target", target)):
+    sides: Sequence[Literal["source", "target"]] = ("source", "target")
+    for side, lines, of_lines in zip(sides, (sources, targets), encoded, strict=True):
+        for number, (line, pieces) in enumerate(zip(lines, of_lines, strict=True), start + 1):
             if len(pieces) > longest:
                 warn(f"line {number}: the {side} has {len(pieces):,} pieces; only the first {longest:,} are scored")
+            if unknown := " ".join(tokenizer.unknown_text(line, pieces, side)):
+                warn(
+                    f"line {number}: the {side} has text that the model does not know, taken as <unk>: {unknown!r:.60}"
+                )
     cut = [[pieces[:longest] for pieces in side] for side in encoded]
     outputs = [
         [*target, EOS][: longest if len(all_of_it) > longest else None] if source or target else []

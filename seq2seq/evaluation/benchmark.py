@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import DecodingConfig
-from seq2seq.evaluation.metrics import METRICS, NUM_SAMPLES, Metric, Score, compare_systems
+from seq2seq.evaluation.metrics import NUM_SAMPLES, USUAL_METRICS, Metric, Score, compare_systems
 from seq2seq.evaluation.overlap import Overlap, find_overlap, union
 from seq2seq.evaluation.testsets import EvaluationSet, sha256_of_lines
 from seq2seq.runtime import describe_hardware
@@ -60,9 +60,8 @@ class Translator(Protocol):
     @property
     def precision(self) -> str: ...
 
-    def translate(
-        self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None
-    ) -> Sequence[Result]: ...
+    @property
+    def translate(self) -> Callable[..., Sequence[Result]]: ...
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,7 @@ class BenchmarkReport:
     systems: list[SystemOutput]
     metrics: tuple[Metric, ...]
     tokenize: str
+    lowercase: bool
     whole: Subset
     without_exact: Subset | None
     without_normalized: Subset | None
@@ -160,7 +160,8 @@ class BenchmarkReport:
             "test_set": self.test_set.as_dict(),
             "lines": {name: subset.lines if subset else None for name, subset in subsets.items()},
             "metrics": list(self.metrics),
-            "tokenize": self.tokenize,
+            "tokenize": self.tokenize if "bleu" in self.metrics else None,
+            "lowercase": self.lowercase,
             "signatures": {metric: score.signature for metric, score in self.whole.scores[0].items()},
             "systems": systems,
             "versions": dict(self.versions),
@@ -172,34 +173,33 @@ def translate_test_set(
     sources: Sequence[str],
     *,
     name: str,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
+    search: Mapping[str, Any] | None = None,
     source_hashes: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> SystemOutput:
     """Translates and times a test set. Empty lines are translated by empty lines and give no output tokens.
 
-    beam_size, length_penalty: None takes the run's own. source_hashes: "exact" and "normalized", as the run folder has
-    them. One sentence is translated before the clock starts, so that start-up costs are not counted.
+    search: options of `translate`, such as beam_size, that are not to be the run's own. source_hashes: "exact" and
+    "normalized", as the run folder has them. One sentence is translated before the clock starts, so that start-up costs
+    are not counted.
     """
-    options = {"beam_size": beam_size, "length_penalty": length_penalty}
+    search = dict(search or {})
     first = next((line for line in sources if line.strip()), None)
     if first is not None:
         warn, translator.warn = translator.warn, lambda text: None  # it is translated, and warned of, once more
         try:
-            translator.translate([first], beam_size=beam_size, length_penalty=length_penalty)
+            translator.translate([first], **search)
         finally:
             translator.warn = warn
     start = time.perf_counter()
-    results = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty)
+    results = translator.translate(sources, **search)
     seconds = time.perf_counter() - start
     best = [result.hypotheses[0] for line, result in zip(sources, results, strict=True) if line.strip()]
     tokens = sum(len(hypothesis.pieces) + hypothesis.ended for hypothesis in best)
-    chosen = {name: value for name, value in options.items() if value is not None}
     return SystemOutput(
         name=name,
         hypotheses=[result.text for result in results],
         speed=Speed(seconds, len(sources), tokens, describe_hardware(translator.device), translator.precision),
-        decoding={**translator.config.model_dump(), **chosen},
+        decoding={**translator.config.model_dump(), **search},
         overlap=find_overlap(sources, source_hashes["exact"], source_hashes["normalized"]) if source_hashes else None,
     )
 
@@ -221,9 +221,11 @@ def check_lines(system: SystemOutput, test_set: EvaluationSet) -> None:
 def run_benchmark(
     test_set: EvaluationSet,
     systems: Sequence[SystemOutput],
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] = USUAL_METRICS,
     tokenize: str = "13a",
     num_samples: int = NUM_SAMPLES,
+    *,
+    lowercase: bool = False,
 ) -> BenchmarkReport:
     """Scores the systems on the whole test set and without what stands in their training data.
 
@@ -240,7 +242,9 @@ def run_benchmark(
             chosen = np.flatnonzero(keep).tolist()
             outputs = [[system.hypotheses[i] for i in chosen] for system in systems]
             references = [[reference.lines[i] for i in chosen] for reference in test_set.references]
-            scores = compare_systems(outputs, references, metrics, tokenize, num_samples) if chosen else []
+            scores = []
+            if chosen:
+                scores = compare_systems(outputs, references, metrics, tokenize, num_samples, lowercase=lowercase)
             done[keep.tobytes()] = Subset(len(chosen), scores)
         return done[keep.tobytes()]
 
@@ -251,6 +255,7 @@ def run_benchmark(
         systems=list(systems),
         metrics=tuple(whole.scores[0]),
         tokenize=tokenize,
+        lowercase=lowercase,
         whole=whole,
         without_exact=score(overlap.keep_exact) if overlap else None,
         without_normalized=score(overlap.keep_normalized) if overlap else None,
@@ -259,7 +264,9 @@ def run_benchmark(
 
 def save_report(report: BenchmarkReport, path: Path) -> None:
     """Writes the report as JSON, whole or not at all. Raises DataError where that is not possible."""
-    write_result(path, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    # Of names of files that are no UTF-8 Python keeps halves of characters; JSON writes them as \udc..
+    write_result(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def versions() -> dict[str, str]:

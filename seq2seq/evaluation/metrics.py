@@ -8,19 +8,22 @@ or with what the environment variable SACREBLEU_SEED says.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
+
 from seq2seq.config import ConfigError
-from seq2seq.text.errors import DataError
+from seq2seq.evaluation.significance import randomization_p_value
+from seq2seq.evaluation.tokenization import tokenizer_errors
 
-Metric = Literal["bleu", "chrf", "ter"]
+Metric = Literal["bleu", "chrf", "chrf++", "ter"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+USUAL_METRICS: tuple[Metric, ...] = ("bleu", "chrf", "ter")
 
-NUM_SAMPLES = 1000  # bootstrap resamples, sacreBLEU's default
+NUM_SAMPLES = 1000  # bootstrap resamples, sacreBLEU's default, and as many trials of the significance test
 MIN_SAMPLES = 100
 # Lines times resamples: sacreBLEU gathers the statistics of all resamples at once, up to 72 bytes a line of each.
 MAX_DRAWS = 20_000_000
@@ -32,7 +35,8 @@ class Score:
 
     name: as sacreBLEU writes it ("BLEU", "chrF2", "TER"). value: on the whole test set, 0 to 100 (TER may exceed 100,
     and lower is better). mean, confidence: over the bootstrap resamples, the mean and half the width of the 95 %
-    interval around it. p_value: of the paired bootstrap test against the first system, None for that one itself.
+    interval around it. p_value: of a difference to the first system like this one where the two are equally good, by
+    `num_samples` trials of approximate randomisation; None for the first itself.
     """
 
     metric: Metric
@@ -47,54 +51,29 @@ class Score:
 
     @property
     def low(self) -> float:
-        return self.mean - self.confidence
+        return max(0.0, self.mean - self.confidence)
 
     @property
     def high(self) -> float:
-        return self.mean + self.confidence
+        high = self.mean + self.confidence
+        return high if self.metric == "ter" else min(100.0, high)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "low": self.low, "high": self.high}
 
 
-def parse_metrics(text: str) -> tuple[Metric, ...]:
-    """ "bleu,chrf" as a tuple, without repetitions. Raises ConfigError (a ValueError) for a name that is not known."""
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ConfigError(f"metrics = {text!r} names none; choose from {', '.join(METRICS)}")
-    for name in names:
-        if name not in METRICS:
-            raise ConfigError(f"metrics = {name!r} is unknown; choose from {', '.join(METRICS)}")
-    return cast("tuple[Metric, ...]", tuple(dict.fromkeys(names)))
+def parse_metrics(text: str, name: str = "metrics") -> tuple[Metric, ...]:
+    """ "bleu,chrf" as a tuple, without repetitions. Raises ConfigError (a ValueError) for a metric that is not known.
 
-
-def check_tokenize(tokenize: str) -> None:
-    """Raises ConfigError (a ValueError), naming the choices, for a tokenisation that sacreBLEU does not have."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    if tokenize not in BLEU.TOKENIZERS:
-        close = difflib.get_close_matches(tokenize, BLEU.TOKENIZERS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"tokenize = {tokenize!r} is unknown{hint}; choose from {', '.join(BLEU.TOKENIZERS)}")
-
-
-def usual_tokenize(target_language: str) -> str:
-    """The tokenisation that sacreBLEU takes for a language (an ISO code such as "zh") where nobody names another."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    language = target_language.lower().replace("_", "-").split("-")[0]
-    return str(BLEU._TOKENIZER_MAP.get(language, "13a"))
-
-
-def tokenize_remark(tokenize: str, target_language: str) -> str | None:
-    """What is to be said of 13a for a language that sacreBLEU tokenises in another way."""
-    usual = usual_tokenize(target_language)
-    if tokenize != "13a" or usual == "13a":
-        return None
-    return (
-        f"BLEU is tokenised by 13a; for {target_language} sacreBLEU takes {usual}, and published figures cannot be "
-        "compared with others"
-    )
+    name: of the option that the message is to speak of.
+    """
+    named = [one.strip().lower() for one in text.split(",") if one.strip()]
+    if not named:
+        raise ConfigError(f"{name} {text!r}: names none; choose from {', '.join(METRICS)}")
+    for one in named:
+        if one not in METRICS:
+            raise ConfigError(f"{name} {one}: not one of the metrics; choose from {', '.join(METRICS)}")
+    return cast("tuple[Metric, ...]", tuple(dict.fromkeys(named)))
 
 
 def check_seed() -> None:
@@ -102,11 +81,6 @@ def check_seed() -> None:
     seed = os.environ.get("SACREBLEU_SEED", "0")
     if seed.lower() != "none" and not seed.isdecimal():
         raise ConfigError(f"SACREBLEU_SEED = {seed!r} in the environment: set a whole number, or None, or remove it")
-
-
-def try_tokenize(tokenize: str) -> None:
-    """Raises ConfigError or DataError for a tokenisation that cannot be had: its package or its model is missing."""
-    corpus_bleu(["a"], ["a"], tokenize)
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> float:
@@ -118,61 +92,69 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize: 
     return float(_make_metric("bleu", tokenize, [references]).corpus_score(list(hypotheses), None).score)
 
 
-def score_system(
-    hypotheses: Sequence[str],
-    references: Sequence[Sequence[str]],
-    metrics: Sequence[Metric] = METRICS,
-    tokenize: str = "13a",
-    num_samples: int = NUM_SAMPLES,
-) -> dict[Metric, Score]:
-    """The scores of one system; see `compare_systems`."""
-    return compare_systems([hypotheses], references, metrics, tokenize, num_samples)[0]
-
-
 def compare_systems(
     systems: Sequence[Sequence[str]],
     references: Sequence[Sequence[str]],
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] = USUAL_METRICS,
     tokenize: str = "13a",
     num_samples: int = NUM_SAMPLES,
+    *,
+    lowercase: bool = False,
 ) -> list[dict[Metric, Score]]:
-    """The scores of each system, with paired bootstrap significance (Koehn 2004) against the first.
+    """The scores of each system, and how probable its difference to the first is by chance.
 
-    systems: hypotheses, one a line of the test set. references: one or more whole sets of them. num_samples: resamples;
-    for more than 20,000 lines fewer are drawn, and the signature says how many, so that memory stays bounded up to
-    200,000; beyond, as few as make an interval. Raises
+    systems: hypotheses, one a line of the test set. references: one or more whole sets of them; where a line is blank
+    in one and not in another, it counts as not given. num_samples: resamples, and trials of the significance test; for
+    more than 20,000 lines fewer are drawn, and the signature says how many, so that memory stays bounded up to
+    200,000; beyond, as few as make an interval. lowercase: without regard to case (TER never regards it). Raises
     ValueError where counts do not fit, ConfigError for unknown metrics and tokenisations, DataError for a tokeniser
     whose model cannot be fetched.
     """
-    from sacrebleu.significance import PairedTest
-
     for hypotheses in systems:
         check_counts(hypotheses, references)
     if num_samples < 2:
         raise ConfigError(f"num_samples = {num_samples} is too few to resample; use {NUM_SAMPLES}")
     metrics = parse_metrics(",".join(metrics))
     num_samples = min(num_samples, max(MIN_SAMPLES, MAX_DRAWS // len(references[0])))
-    instances: dict[str, Any] = {metric: _make_metric(metric, tokenize, references) for metric in metrics}
-    named: list[tuple[str, Sequence[str]]] = [(str(i), list(hypotheses)) for i, hypotheses in enumerate(systems)]
-    test: Any = PairedTest(named, instances, references=None, test_type="bs", n_samples=num_samples)
-    signatures, results = test()  # by metric: the signature, and the results in the order of the systems
-    return [
-        {
-            metric: Score(
+    scores: list[dict[Metric, Score]] = [{} for _ in systems]
+    for metric in metrics:
+        instance = _make_metric(metric, tokenize, references, lowercase=lowercase)
+        for found, score in zip(scores, _score_all(metric, instance, systems, num_samples), strict=True):
+            found[metric] = score
+    return scores
+
+
+def _score_all(metric: Metric, instance: Any, systems: Sequence[Sequence[str]], num_samples: int) -> list[Score]:
+    """One metric's score of each system. Each system's statistics are counted once: those of TER are dear."""
+    from sacrebleu.significance import _bootstrap_resample, estimate_ci
+
+    scores = []
+    baseline = None
+    for hypotheses in systems:
+        statistics = instance._extract_corpus_statistics(list(hypotheses), None)
+        whole = instance._aggregate_and_compute(statistics)
+        instance.seed, resampled = _bootstrap_resample(statistics, instance, num_samples)
+        instance.n_bootstrap = num_samples
+        mean, confidence = estimate_ci(np.array([one.score for one in resampled], dtype=np.float64))
+        p_value = None
+        if baseline is None:
+            baseline = statistics
+        else:
+            p_value = randomization_p_value(instance, baseline, statistics, num_samples, instance.seed)
+        scores.append(
+            Score(
                 metric=metric,
-                name=name,
-                value=float(results[name][index].score),
-                mean=float(results[name][index].mean),
-                confidence=float(results[name][index].ci),
-                p_value=_p_value(results[name], index, systems) if index else None,
+                name=whole.name,
+                value=float(whole.score),
+                mean=float(mean),
+                confidence=float(confidence),
+                p_value=p_value,
                 num_samples=num_samples,
-                seed=str(signature.info["seed"]),
-                signature=str(signature),
+                seed=str(instance.seed),
+                signature=str(instance.get_signature()),
             )
-            for metric, (name, signature) in zip(metrics, signatures.items(), strict=True)
-        }
-        for index in range(len(systems))
-    ]
+        )
+    return scores
 
 
 def check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -187,43 +169,29 @@ def check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]])
         raise ValueError("0 hypotheses and 0 references: there is nothing to score")
 
 
-def _p_value(results: Sequence[Any], index: int, systems: Sequence[Sequence[str]]) -> float:
-    """sacreBLEU's p-value, but 1 where resampling has nothing to vary.
-
-    sacreBLEU counts the resamples whose difference exceeds the measured one. Where the systems do not differ in any
-    line, or the test set is a single line, all of these are equal, the count is 0 and it would report its smallest p.
-    """
-    baseline, result = results[0], results[index]
-    same = (result.score, result.mean, result.ci) == (baseline.score, baseline.mean, baseline.ci)
-    if same or len(systems[0]) == 1 or list(systems[index]) == list(systems[0]):
-        return 1.0
-    return float(result.p_value)
-
-
-def _make_metric(metric: Metric, tokenize: str, references: Sequence[Sequence[str]]) -> Any:
+def _make_metric(metric: Metric, tokenize: str, references: Sequence[Sequence[str]], *, lowercase: bool = False) -> Any:
     """A sacreBLEU metric with sacreBLEU's own defaults, its references prepared once for all systems."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
-    references = [list(lines) for lines in references]
-    if metric == "chrf":
-        return CHRF(references=references)
+    given: Any = _given_references(references)
+    if metric == "bleu":
+        with tokenizer_errors(tokenize):
+            # force: no warning that text looks tokenised; it changes no number.
+            return BLEU(tokenize=tokenize, force=True, lowercase=lowercase, references=given)
     if metric == "ter":
-        return TER(references=references)
-    check_tokenize(tokenize)
-    try:
-        # force: no warning that text looks tokenised; it changes no number.
-        return BLEU(tokenize=tokenize, force=True, references=references)
-    except (OSError, SystemExit) as error:  # sacreBLEU ends the program where a download is not what it should be
-        raise DataError(
-            f"tokenize = {tokenize!r} needs a model that cannot be fetched ({one_line(error)}); check the network, or "
-            f"choose another tokenisation"
-        ) from None
-    except (ImportError, RuntimeError) as error:
-        raise ConfigError(f"tokenize = {tokenize!r} cannot be used here: {one_line(error)}") from None
+        return TER(references=given)
+    return CHRF(lowercase=lowercase, word_order=2 if metric == "chrf++" else 0, references=given)
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _given_references(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """The sets, with None for what is blank in one and not in another.
+
+    To sacreBLEU an empty reference is one of length 0, and no translation too short to be as good as it.
+    """
+    some = [any(line.strip() for line in lines) for lines in zip(*references, strict=True)]
+    return [
+        [line if line.strip() or not text else None for line, text in zip(lines, some, strict=True)]
+        for lines in references
+    ]

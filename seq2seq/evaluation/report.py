@@ -96,7 +96,10 @@ def _footnotes(report: BenchmarkReport) -> str:
     if "ter" in report.metrics:
         notes[0] += " TER: lower is better."
     if len(report.systems) > 1:
-        notes.append(f"p: paired bootstrap test against {report.systems[0].name}; *: p < {SIGNIFICANT}.")
+        notes.append(
+            f"p: of a difference to {report.systems[0].name} by chance, from two-sided approximate randomisation; "
+            f"*: p < {SIGNIFICANT}."
+        )
     speeds = [system.speed for system in report.systems if system.speed]
     for hardware, precision in dict.fromkeys((speed.hardware, speed.precision) for speed in speeds):
         notes.append(f"Speed on {hardware}, {precision}; tokens are target pieces with end-of-sentence.")

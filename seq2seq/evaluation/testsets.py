@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 from seq2seq.config import ConfigError
-from seq2seq.evaluation.metrics import one_line
+from seq2seq.evaluation.downloads import download_timeout, one_line
 from seq2seq.text.errors import DataError
 from seq2seq.text.reading import read_lines
-
-DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; sacreBLEU itself sets none
 
 
 @dataclass(frozen=True)
@@ -54,12 +50,16 @@ class EvaluationSet:
 
     def remarks(self) -> list[str]:
         """What should be known of the test set before its scores are believed, a line each."""
+        counted = "and count in the scores: whatever is said there is wrong"
+        if len(self.references) > 1:
+            counted = "and count as not given where another set has text, else as text that is empty"
+        effects = [
+            (self.source, "and count in the scores: a blank sentence is translated by a blank one"),
+            *((reference, counted) for reference in self.references),
+        ]
         return [
-            f"{file.name}: {file.blank:,} of {len(file.lines):,} lines are blank, and count in the scores: {effect}"
-            for file, effect in (
-                (self.source, "a blank sentence is translated by a blank one"),
-                *((reference, "whatever is said there is wrong") for reference in self.references),
-            )
+            f"{file.name}: {file.blank:,} of {len(file.lines):,} lines are blank, {effect}"
+            for file, effect in effects
             if file.blank
         ]
 
@@ -87,7 +87,7 @@ def load_test_set(source: Path, references: Sequence[Path]) -> EvaluationSet:
     as many lines as each other.
     """
     if not references:
-        raise ConfigError("reference is missing: give --reference FILE, once for each set of references")
+        raise ConfigError("--reference is missing: give --reference FILE, once for each set of references")
     return _checked(EvaluationSet(_read(source), tuple(_read(path) for path in references)))
 
 
@@ -103,16 +103,16 @@ def load_named_test_set(name: str, language_pair: str = "") -> EvaluationSet:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=5, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "`sacrebleu --list` lists them"
-        raise ConfigError(f"test-set = {name!r} is not one of sacreBLEU's; {hint}")
+        raise ConfigError(f"--test-set {name}: not one of sacreBLEU's; {hint}")
     dataset: Any = DATASETS[name]
     pairs = sorted(dataset.langpairs)
     if not language_pair and len(pairs) == 1:
         (language_pair,) = pairs
     if language_pair not in pairs:
-        wrong = f"{language_pair!r} is not in test set {name}" if language_pair else f"is missing for test set {name}"
-        raise ConfigError(f"language-pair {wrong}; choose one of {', '.join(pairs)}")
+        wrong = f" {language_pair}: not in test set {name}" if language_pair else f" is missing for test set {name}"
+        raise ConfigError(f"--language-pair{wrong}; choose one of {', '.join(pairs)}")
     try:
-        with _download_timeout():
+        with download_timeout():
             source, references = dataset.get_source_file(language_pair), dataset.get_reference_files(language_pair)
     # Whatever goes wrong in there: the network, a lock, an archive; sacreBLEU itself ends the program for a wrong sum.
     except (Exception, SystemExit) as error:
@@ -144,13 +144,3 @@ def _checked(test_set: EvaluationSet) -> EvaluationSet:
     if not source.lines:
         raise DataError(f"{source.name}: no lines; a test set needs at least one")
     return test_set
-
-
-@contextmanager
-def _download_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

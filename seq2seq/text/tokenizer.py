@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import sentencepiece
 
@@ -133,11 +134,11 @@ class Tokenizer:
         """Whether a source sentence, which is not empty, has unknown characters and spaces only."""
         return bool(ids) and all(i == UNK or self.source.id_to_piece(int(i)) == "▁" for i in ids)
 
-    def unknown_text(self, line: str, ids: Sequence[int]) -> list[str]:
-        """What stands in a source line where its pieces are unknown, each text once; ids: of the line, or the first."""
+    def unknown_text(self, line: str, ids: Sequence[int], side: Literal["source", "target"] = "source") -> list[str]:
+        """What stands in a line where its pieces are unknown, each text once; ids: of the line, or the first."""
         if UNK not in ids:
             return []
-        places = zip(ids, self.source_spans(line), strict=False)
+        places = zip(ids, _spans(self.source if side == "source" else self.target, line), strict=False)
         return list(dict.fromkeys(line[start:end] for i, (start, end) in places if i == UNK))
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:

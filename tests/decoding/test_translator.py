@@ -269,6 +269,17 @@ def test_files_are_looked_at_before_anything_is_translated(
     assert (scored.code, scored.out) == (1, "") and "has 2 lines and" in scored.err
 
 
+def test_scoring_tells_of_text_that_the_model_does_not_know(run_cli: Any, tiny_run: Any, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text("the cat\nthe \N{SNOWMAN}\n", encoding="utf-8")
+    b.write_text("die \N{COMET}\ndie Katze\n", encoding="utf-8")
+    scored = run_cli("score", tiny_run.path, "--source", a, "--target", b)
+    assert scored.code == 0 and len(scored.lines) == 2
+    assert "line 1: the target has text that the model does not know, taken as <unk>: '\N{COMET}'" in scored.err
+    assert "line 2: the source has text that the model does not know, taken as <unk>: '\N{SNOWMAN}'" in scored.err
+    assert scored.err.count("does not know") == 2
+
+
 def test_length_normalization_is_a_choice(translator: Translator, sources: list[str]) -> None:
     for one in (
         result.hypotheses[0] for result in translator.translate(sources, length_normalization="power", length_penalty=1)

@@ -76,13 +76,11 @@ class FakeTranslator:
     config: DecodingConfig = field(default_factory=DecodingConfig)
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
     precision: str = "fp32"
-    calls: list[tuple[int, int | None, float | None]] = field(default_factory=list)
+    calls: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     warn: Callable[[str], None] = lambda text: None
 
-    def translate(
-        self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None
-    ) -> list[Result]:
-        self.calls.append((len(lines), beam_size, length_penalty))
+    def translate(self, lines: Sequence[str], **search: Any) -> list[Result]:
+        self.calls.append((len(lines), search))
         time.sleep(self.delay)
         for number, line in enumerate(lines, 1):
             if line not in self.known:
@@ -124,9 +122,9 @@ def report() -> BenchmarkReport:
 
 def test_translating_is_timed_and_target_pieces_are_counted_with_end_of_sentence() -> None:
     translator = FakeTranslator({"one": "eins", "two words": "zwei Worte"}, delay=0.05)
-    output = translate_test_set(translator, ["one", "", "two words", "unknown"], name="runs/A", beam_size=2)
+    output = translate_test_set(translator, ["one", "", "two words", "unknown"], name="runs/A", search={"beam_size": 2})
     assert output.hypotheses == ["eins", "", "zwei Worte", ""]
-    assert translator.calls == [(1, 2, None), (4, 2, None)]  # one sentence before the clock starts
+    assert translator.calls == [(1, {"beam_size": 2}), (4, {"beam_size": 2})]  # one sentence before the clock starts
     speed = output.speed
     assert speed is not None and speed.output_tokens == 2 + 3 + 1  # an empty source gives none
     assert 0.05 <= speed.seconds < 1
@@ -253,12 +251,12 @@ def test_a_damaged_download_is_a_data_error(sacrebleu_folder: Path, monkeypatch:
 
 
 def test_unknown_test_sets_and_pairs_are_refused_with_the_choices() -> None:
-    with pytest.raises(ConfigError, match=r"test-set = 'multi30k/2061' is not .*did you mean .*multi30k/2016"):
+    with pytest.raises(ConfigError, match=r"--test-set multi30k/2061: not .*did you mean .*multi30k/2016"):
         load_named_test_set("multi30k/2061", "en-de")
     with pytest.raises(ConfigError, match="sacrebleu --list"):
         load_named_test_set("nothing like it at all")
     with pytest.raises(
-        ConfigError, match="'de-en' is not in test set multi30k/2016; choose one of en-cs, en-de, en-fr"
+        ConfigError, match="--language-pair de-en: not in test set multi30k/2016; choose one of en-cs, en-de, en-fr"
     ):
         load_named_test_set(NAMED, "de-en")
     with pytest.raises(ConfigError, match="is missing for test set multi30k/2016; choose one of"):

@@ -1,13 +1,12 @@
-"""`seq2seq score`, how probable translations are, and `seq2seq benchmark`, how good they are."""
+"""`seq2seq benchmark`: how good translations are."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,43 +26,15 @@ from seq2seq.commands.common import (
 )
 from seq2seq.errors import OptionError, UserError
 
-
-def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
-    source: Annotated[Path, option("FILE", "Sentences, one a line.")],
-    target: Annotated[Path, option("FILE", "Their translations, line by line.")],
-    length_penalty: LengthPenalty = None,
-    length_normalization: LengthNormalization = None,
-    format_: Annotated[str, option("text|jsonl", "Text, or JSON objects with every piece.", "--format")] = "text",
-    ensemble: Annotated[list[Path] | None, option("RUN", "Another run to judge with; repeatable.")] = None,
-    precision: PrecisionName = "fp32",
-    threads: Threads = 0,
-) -> None:
-    """Score given translations, one sentence a line: how probable the model finds them.
-
-    RUN is a run folder with a trained model. Text output is `score TAB log-probability TAB pieces`, the score being the
-    log-probability over the length penalty, as `translate` ranks by; pieces include end-of-sentence.
-    """
-    if format_ not in ("text", "jsonl"):
-        raise OptionError(f"--format {format_}: choose text or jsonl")
-    precision_name = parse_precision(precision)
-    from seq2seq.decoding.options import Options
+if TYPE_CHECKING:
+    from seq2seq.decoding.translator import Translator
+    from seq2seq.evaluation.benchmark import SystemOutput
+    from seq2seq.evaluation.testsets import EvaluationSet
     from seq2seq.run import Run
-    from seq2seq.text.reading import aligned_files
+    from seq2seq.runtime import Precision
 
-    options = Options(length_penalty=length_penalty, length_normalization=length_normalization)  # type: ignore[arg-type]
-    if source.is_file() and target.is_file():  # pipes are read once
-        for _ in aligned_files(source, target):
-            pass
-    translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
-    pairs = aligned_files(source, target)
-    for number, found in enumerate(translator.score_stream(pairs, options)):
-        count = len(found.piece_log_probabilities)
-        if format_ == "text":
-            print(f"{found.score:.4f}\t{found.log_probability:.4f}\t{count}", flush=True)
-            continue
-        record = {"line": number, **asdict(found), "num_pieces": count}
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+TOKENIZED = 100  # lines that end in " .", from which on sacreBLEU, too, takes a text for tokenised
+LONG_LINE = 200  # words; TER's time grows with their square at least
 
 
 def benchmark(
@@ -72,17 +43,21 @@ def benchmark(
     reference: Annotated[list[Path] | None, option("FILE", "Their translations by people; repeatable.")] = None,
     test_set: Annotated[str | None, option("NAME", "One of sacreBLEU's test sets, such as wmt14.")] = None,
     language_pair: Annotated[str, option("en-de", "With --test-set: the direction.")] = "",
-    metrics: Annotated[str, option("NAMES", "Scores, separated by commas.")] = "bleu,chrf,ter",
+    metrics: Annotated[str, option("NAMES", "Of bleu, chrf, chrf++ and ter, separated by commas.")] = "bleu,chrf,ter",
     tokenize: Annotated[
         str | None,
         option(
             "NAME",
             "sacreBLEU's tokenisation; none for files tokenised already.",
-            default="13a; with --test-set, as sacreBLEU has it for the language",
+            default="the runs', or 13a; with --test-set, as sacreBLEU has it for the language",
         ),
     ] = None,
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="Score without regard to case, as TER always is.")
+    ] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    length_normalization: LengthNormalization = None,
     precision: PrecisionName = "fp32",
     threads: Threads = 0,
     json_: Annotated[Path | None, option("FILE", "Also write everything to this file.", "--json")] = None,
@@ -96,6 +71,7 @@ def benchmark(
     A SYSTEM is a run folder, or a file of finished translations. Several are set side by side and tested against the
     first. Test sentences that also occur in a run's training data are reported, with the scores without them.
     """
+    # What is cheap to find wrong is looked at before anything is translated.
     _check_arguments(systems, source, reference, test_set, language_pair)
     if overwrite and output is None:
         raise OptionError("--overwrite means nothing without --output: add --output FOLDER")
@@ -103,16 +79,18 @@ def benchmark(
         check_result_file("--json", json_, report=("format_version", "test_set", "systems"))
     precision_name = parse_precision(precision)
     from seq2seq.evaluation import benchmark as bench
-    from seq2seq.evaluation.metrics import check_seed, check_tokenize, parse_metrics
+    from seq2seq.evaluation.metrics import check_seed, parse_metrics
     from seq2seq.evaluation.report import format_report
     from seq2seq.evaluation.testsets import load_named_test_set, load_test_set
+    from seq2seq.evaluation.tokenization import check_tokenize
     from seq2seq.run import Run
     from seq2seq.text.errors import write_result
 
-    # What is cheap to find wrong is looked at before anything is translated.
-    chosen = parse_metrics(metrics)
+    chosen = parse_metrics(metrics, "--metrics")
     if tokenize is not None:
-        check_tokenize(tokenize)
+        check_tokenize(tokenize, f"--tokenize {tokenize}")
+        if "bleu" not in chosen:
+            raise OptionError(f"--tokenize {tokenize} means nothing without BLEU: add it to --metrics, or leave it out")
     check_seed()
     loaded = load_test_set(source, reference or []) if source else load_named_test_set(test_set or "", language_pair)
     for remark in loaded.remarks():
@@ -121,35 +99,36 @@ def benchmark(
     for translations in finished.values():
         bench.check_lines(translations, loaded)
     runs = {system: Run.open(system) for system in systems if system.is_dir()}
+    given = {"beam_size": beam_size, "length_penalty": length_penalty, "length_normalization": length_normalization}
+    search = {name: value for name, value in given.items() if value is not None}
     if not runs:
-        for name, value in (("--beam-size", beam_size), ("--length-penalty", length_penalty)):
-            if value is not None:
-                raise OptionError(f"{name} {value} means nothing without a run: name one, or leave it out")
-    languages = [str(run.info().get("target_language", "")) for run in runs.values()]
-    tokenize = _tokenization(tokenize, loaded.language_pair, languages if "bleu" in chosen else None)
+        _refuse_without_run({**search, "precision": precision if precision != "fp32" else None, "output": output})
+    if "bleu" in chosen:
+        tokenize = _choose_tokenization(tokenize, loaded.language_pair, list(runs.values()))
+        _remark_tokenized(tokenize, loaded, finished.values())
     read = [*finished, *([source, *(reference or [])] if source else [])]
     if json_ is not None and _is_one_of(json_, read):
         raise OptionError(f"--json {json_}: this command reads it; name another file")
     files = _output_files(output, list(runs), [*read, *([json_] if json_ is not None else [])], overwrite=overwrite)
+    translators = _load_all(runs, search, precision_name, threads)
 
-    outputs = []
-    for system in systems:
-        if system in finished:
-            outputs.append(finished[system])
-            continue
+    outputs: dict[Path, SystemOutput] = dict(finished)
+    for system, translator in translators.items():
         print(f"translating with {system}", file=sys.stderr)
-        translated = bench.translate_test_set(
-            load_translator([runs[system]], precision_name, threads),
+        outputs[system] = bench.translate_test_set(
+            translator,
             loaded.source.lines,
             name=str(system),
-            beam_size=beam_size,
-            length_penalty=length_penalty,
+            search=search,
             source_hashes=seen_sources(runs[system]),
         )
-        outputs.append(translated)
         if files:
-            write_result(files[system], "".join(f"{line}\n" for line in translated.hypotheses))
-    report = bench.run_benchmark(loaded, outputs, chosen, tokenize)
+            write_result(files[system], "".join(f"{line}\n" for line in outputs[system].hypotheses))
+    if "ter" in chosen:
+        _remark_long_lines(loaded, outputs.values())
+    report = bench.run_benchmark(
+        loaded, [outputs[system] for system in systems], chosen, tokenize or "13a", lowercase=lowercase
+    )
     print(format_report(report))
     if json_ is not None:
         bench.save_report(report, json_)
@@ -169,21 +148,75 @@ def _check_arguments(
             raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
 
 
-def _tokenization(given: str | None, language_pair: str, languages: list[str] | None) -> str:
-    """The tokenisation for BLEU: what is given, or what sacreBLEU takes for the test set's language.
+def _refuse_without_run(options: Mapping[str, object]) -> None:
+    """Raises OptionError for an option that has been given, and is for translating, where nothing is translated."""
+    for name, value in options.items():
+        if value is not None:
+            option_name = f"--{name.replace('_', '-')}"
+            raise OptionError(f"{option_name} {value} means nothing without a run: name one, or leave it out")
 
-    languages: those that the runs translate into; None where BLEU is not asked for. Raises ConfigError or DataError
-    where the tokenisation cannot be had.
+
+def _load_all(
+    runs: dict[Path, Run], search: Mapping[str, object], precision: Precision, threads: int
+) -> dict[Path, Translator]:
+    """A translator of each run. Raises UserError for a damaged run, or for options that it does not take."""
+    from seq2seq.decoding.options import Options
+
+    translators = {}
+    for path, run in runs.items():
+        translators[path] = load_translator([run], precision, threads)
+        translators[path].check(Options(**search))  # type: ignore[arg-type]
+    return translators
+
+
+def _choose_tokenization(given: str | None, language_pair: str, runs: list[Run]) -> str:
+    """The tokenisation for BLEU: what is given, what sacreBLEU takes for the test set's language, or the runs' own.
+
+    Raises ConfigError or DataError where it cannot be had.
     """
-    from seq2seq.evaluation.metrics import tokenize_remark, try_tokenize, usual_tokenize
+    from seq2seq.evaluation.tokenization import tokenize_remark, try_tokenize, usual_tokenize
 
+    theirs = {run.config().data.bleu_tokenize for run in runs}
     tokenize = given or usual_tokenize(language_pair.partition("-")[2])
-    if languages is not None:
-        try_tokenize(tokenize)
-        if given is None:
-            for remark in sorted({tokenize_remark(tokenize, language) or "" for language in languages} - {""}):
-                warn(f"{remark} (--tokenize)")
+    if given is None and not language_pair and len(theirs) == 1:
+        (tokenize,) = theirs
+        if tokenize != "13a":
+            warn(f"BLEU is tokenised by {tokenize}, as in training (data.bleu_tokenize); --tokenize chooses another")
+    try_tokenize(tokenize, f"--tokenize {tokenize}" if given else "")
+    if given is None:
+        languages = {str(run.info().get("target_language", "")) for run in runs}
+        for remark in sorted({tokenize_remark(tokenize, language) or "" for language in languages} - {""}):
+            warn(f"{remark} (--tokenize)")
+        if len(theirs) > 1:
+            names = " and ".join(sorted(theirs))
+            warn(f"BLEU is tokenised by {tokenize}; in training it was by {names} (--tokenize)")
     return tokenize
+
+
+def _remark_tokenized(tokenize: str, loaded: EvaluationSet, finished: Iterable[SystemOutput]) -> None:
+    """Says so where text is tokenised already and is about to be tokenised once more."""
+    if tokenize == "none":
+        return
+    texts = [(text.name, text.lines) for text in loaded.references]
+    texts += [(system.name, system.hypotheses) for system in finished]
+    for name, lines in texts:
+        if sum(line.endswith(" .") for line in lines) >= TOKENIZED:
+            warn(
+                f"{name} seems to be tokenised already, and BLEU is tokenised by {tokenize}: add --tokenize none, or "
+                "score the text as it was before"
+            )
+            return
+
+
+def _remark_long_lines(loaded: EvaluationSet, outputs: Iterable[SystemOutput]) -> None:
+    """Says so where TER is about to take minutes for a line."""
+    texts = [(text.name, text.lines) for text in loaded.references]
+    texts += [(system.name, system.hypotheses) for system in outputs]
+    for name, lines in texts:
+        longest, number = max((len(line.split()), -number) for number, line in enumerate(lines, 1))
+        if longest >= LONG_LINE:
+            warn(f"{name}, line {-number} has {longest:,} words: TER takes long; --metrics bleu,chrf does without it")
+            return
 
 
 def _is_one_of(path: Path, others: list[Path]) -> bool:
