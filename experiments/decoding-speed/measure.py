@@ -1,7 +1,7 @@
 """One system, one process: `measure.py SETTINGS.json RECORD.json`. See run.py.
 
-Sources are encoded by the run's own tokenizer before the clock starts, and all systems get the same pieces but for this
-project, which is given text and times its own encoding and decoding of text with everything else.
+Every system goes from text to text, and its time has all of that in it; the others are given the pieces of the run's
+own tokenizer. The length penalty is the run's, but CTranslate2's, which is its default of 1.
 """
 
 from __future__ import annotations

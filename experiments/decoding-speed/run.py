@@ -1,15 +1,17 @@
 """How fast does this project translate, beside what else the same model can be run with?
 
-    python experiments/decoding-speed/run.py RUN [--repeat 3] [--only ours] [--base] [--markdown]
+    python experiments/decoding-speed/run.py RUN [--repeat 3] [--only ours-fp32] [--base] [--markdown]
 
 Exports the run to CTranslate2 and Hugging Face, then translates the same test set with every system in turn, each in a
 process of its own: this project (float32, bfloat16), CTranslate2 (float32, int8), Hugging Face generate. Prints and
-stores sentences per second, the time for one sentence, BLEU, and how many translations differ. See README.md.
+stores sentences per second, the time for one sentence, BLEU, and how many translations differ; with `--only`, stores
+them where `--output` says. See README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -33,17 +35,23 @@ SYSTEMS = {
     "huggingface": ("huggingface", "fp32", "huggingface"),
 }
 COLUMNS = (
-    "system", "beam 5, sentences/s", "beam 1", "one sentence, ms: beam 5", "beam 1", "BLEU 5 / 1", "differ 5 / 1", "MB",
+    "system", "beam 5, sentences/s", "beam 1", "one sentence, ms: beam 5", "beam 1", "BLEU 5 / 1", "differ", "MB",
 )  # fmt: skip
 SEQ2SEQ = [sys.executable, "-c", "from seq2seq.cli import main; main()"]
+
+
+def exports(run: Path) -> Path:
+    """The folder of a run's exports, by the weights that they are of."""
+    digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    return PREPARED / f"{run.name}-{digest[:12]}"
 
 
 def export(run: Path, only: list[str]) -> None:
     """Writes the exports that the systems need, once for each state of the run."""
     for name in {SYSTEMS[system][2] for system in only} - {""}:
-        folder, kind = PREPARED / run.name / name, name.partition("-")[0]
+        folder, kind = exports(run) / name, name.partition("-")[0]
         options = ["--quantization", name.partition("-")[2]] if kind == "ctranslate2" else []
-        if not folder.exists() or folder.stat().st_mtime < (run / "model.safetensors").stat().st_mtime:
+        if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             command = [*SEQ2SEQ, "export", str(run), str(folder), "--to", kind, *options, "--overwrite"]
             subprocess.run(command, check=True, stdout=sys.stderr)
@@ -99,7 +107,7 @@ def whole_process(run: Path, source: Path, threads: int) -> dict[str, float]:
     sentence, threaded = "a man is riding a horse .\n", ["--threads", str(threads)]
     engine = ["--engine", "ctranslate2", "--quantization", "int8", *threaded]
     translate, test_set = [*SEQ2SEQ, "translate", str(run)], [str(source), "--beam-size"]
-    folder = PREPARED / run.name / "ctranslate2-int8"
+    folder = exports(run) / "ctranslate2-int8"
     directly = [sys.executable, "-c", DIRECTLY, str(folder), str(run), str(source), str(threads)]
     names = "seq2seq translate", "seq2seq translate --engine ctranslate2, int8", "CTranslate2 called directly, int8"
     commands = {
@@ -126,18 +134,7 @@ def report(results: dict[str, Any], *, as_markdown: bool) -> str:
     """The tables, for people or for a README."""
     lines = []
     for title, part in results["models"].items():
-        rows = [
-            [
-                "system",
-                "beam 5, sentences/s",
-                "beam 1",
-                "one sentence, ms: beam 5",
-                "beam 1",
-                "BLEU 5 / 1",
-                "differ",
-                "MB",
-            ]
-        ]
+        rows = [list(COLUMNS)]
         for name, record in part["systems"].items():
             if "failed" in record:
                 rows.append([name, f"failed: {record['failed']}", *[""] * 6])
@@ -189,12 +186,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", action="append", default=[], choices=list(SYSTEMS))
     parser.add_argument("--base", action="store_true", help="an untrained base model with outputs of 30 pieces, too")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, help="where results are stored; by default results.json")
     parser.add_argument("--markdown", action="store_true", help="print the stored results; measure nothing")
     arguments = parser.parse_args()
     if arguments.markdown:
-        print(report(json.loads(arguments.output.read_text(encoding="utf-8")), as_markdown=True))
+        print(report(json.loads((arguments.output or RESULTS).read_text(encoding="utf-8")), as_markdown=True))
         return
+    if not arguments.run and not arguments.base:
+        parser.error("name a run, or --base")
     names = arguments.only or list(SYSTEMS)
     source, target = (DATA / f"test_2016_flickr.lc.norm.tok.{language}" for language in ("en", "de"))
     jobs = [(arguments.run, 0, 1000)] if arguments.run else []
@@ -210,7 +209,7 @@ def main() -> None:
         records = {}
         for name in names:
             system, variant, folder = SYSTEMS[name]
-            own = {"system": system, "variant": variant, "export": str(PREPARED / run.name / folder)}
+            own = {"system": system, "variant": variant, "export": str(exports(run) / folder)}
             records[name] = measure(name, settings | own)
             print(f"{run.name}: {name}: {'failed' if 'failed' in records[name] else 'measured'}", file=sys.stderr)
         score(records, [] if fixed_length else target.read_text(encoding="utf-8").split("\n")[:-1])
@@ -218,7 +217,8 @@ def main() -> None:
         results["models"][title] = {"systems": records}
         if not fixed_length and not arguments.only:
             results["models"][title]["processes"] = whole_process(run, source, arguments.threads)
-    arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if output := arguments.output or (None if arguments.only else RESULTS):  # a part is not the whole
+        output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(report(results, as_markdown=False))
 
 

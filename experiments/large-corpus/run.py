@@ -1,10 +1,11 @@
 """Does memory stay bounded as the corpus grows? Starts a training on synthetic pairs and watches it.
 
-    python experiments/large-corpus/run.py --pairs 2000000
+    python experiments/large-corpus/run.py --pairs 2000000 --store
 
 Writes the corpus to a temporary folder (300 MB for two million pairs), trains `tiny` for a few steps on it, and prints
-and stores what it took: seconds until the first step, peak resident memory of the process (memory-mapped pages of the
-corpus included, though the system may take them back), and the size of the prepared corpus.
+what it took (with `--store` it is written to results.json): seconds until the first step, peak resident memory of the
+process (memory-mapped pages of the corpus included, though the system may take them back), and the size of the prepared
+corpus.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2_000_000)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--store", action="store_true", help="in results.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,11 +73,12 @@ def main() -> None:
     result = {
         "pairs": arguments.pairs,
         "seconds_until_first_step": round(first_step or 0.0, 1),
-        "peak_resident_gigabytes": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6, 2),
+        "peak_resident_gigabytes": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 2),
         "prepared_corpus_gigabytes": round(largest[0] / 1e9, 2),
     }
     print(json.dumps(result, indent=2))
-    (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if arguments.store:
+        (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 Trains six teachers on the corpus alone, has them translate it (`seq2seq diversify`), trains the students on it all, one
 a seed, and measures each on the test sets as run.py does, with the paper's own search (beam 4, alpha 0.6). Trainings
-and translations that are in `--folder` already are not done again; a training that was interrupted is resumed. Nothing
-but the 29,000 pairs is used.
+and translations that are in `--folder` already are not done again, if they have the settings that are asked for; a
+training that was interrupted is resumed. Nothing but the 29,000 pairs is used.
 
 `--teachers three` is the same in less than half the time: two forward teachers and a backward one, all of preset
 `quick`, and students of `tiny`'s size. `--teachers two` is a forward and a backward one, two translations of each, and
@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from run import DATA, RECIPES, seq2seq
+from run import DATA, RECIPES, check_settings, seq2seq
 
 from seq2seq.files import write_atomic
 from seq2seq.recipe import load_config
@@ -68,11 +68,14 @@ class Experiment:
     ) -> Path:
         """Trains a run, or the rest of it."""
         run = self.folder / name
-        if not (run / "model.json").exists():
+        wanted = (f"data.bleu_tokenize={self.recipe.tokenize}", *settings, *self.settings)
+        if (run / "model.json").exists():
+            if initial is None:  # else settings are the other run's, too
+                check_settings(run, self.recipe.config, preset, wanted, "name another --folder")
+        else:
             begin = ["--preset", preset, *(["--init-from", str(initial)] if initial else [])]
             resume = ["--resume"] if (run / "config.toml").exists() else []
-            tokenize = f"data.bleu_tokenize={self.recipe.tokenize}"
-            options = [part for setting in (tokenize, *settings, *self.settings) for part in ("--set", setting)]
+            options = [part for setting in wanted for part in ("--set", setting)]
             seq2seq("train", str(self.recipe.config), *corpus, *begin, "--run-dir", str(run), *resume, *options)
         return run
 

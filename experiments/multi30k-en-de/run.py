@@ -1,7 +1,7 @@
 """Trains and tests English-German on Multi30k, on the raw and on the lowercased, tokenised files.
 
     python experiments/multi30k-en-de/run.py [--only lowercase|raw|plain|plain-raw] [--preset quick] [--seed 1]
-                                             [--set section.key=value ...]
+                                             [--set section.key=value ... --label LABEL]
 
 `plain` and `plain-raw`, which are trained only when they are asked for, are the same files with the paper's own
 training: its schedule (equation 3) instead of one that ends with the minutes. Not the paper's are the size of the model
@@ -10,8 +10,9 @@ where there is hardware.
 
 Needs the corpus in data/multi30k/ or the network to fetch it. Trains each recipe into runs/, translates both test sets
 with the finished model (beam 5 unless told), scores them with sacreBLEU and adds the figures to results.json, with the
-wall clock from the start of `seq2seq train` to the finished run. The test sets are only translated here, once, at the
-end; every choice in the recipes was made on the validation set.
+wall clock from the start of `seq2seq train` to the finished run. A finished run of the same settings is not trained
+again. The test sets are only translated here, once, at the end; every choice in the recipes was made on the validation
+set.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +70,23 @@ def settings_of(run: Path) -> dict[str, Any]:
     return changed
 
 
+def other_settings(run: Path, recipe: Path, preset: str, settings: Sequence[str]) -> list[str]:
+    """What a finished run was trained with that is not asked for now, but for the corpus and the threads."""
+    found, asked = load_config(run / "config.toml"), load_config(recipe, preset=preset, overrides=settings)
+    return [
+        f"{section}.{name} = {value}"
+        for section in ("tokenizer", "model", "training", "decoding")
+        for name, value in getattr(found, section).model_dump().items()
+        if value != getattr(getattr(asked, section), name) and name != "num_threads"
+    ]
+
+
+def check_settings(run: Path, recipe: Path, preset: str, settings: Sequence[str], remedy: str) -> None:
+    """Ends the program where a finished run was trained with other settings than are asked for."""
+    if other := other_settings(run, recipe, preset, settings):
+        sys.exit(f"{run} was trained with other settings ({', '.join(other)}): {remedy}")
+
+
 def measure(name: str, run: Path, search: list[str]) -> dict[str, Any]:
     """Benchmarks a finished run on both test sets. search: options of the benchmark."""
     recipe = RECIPES[name]
@@ -91,20 +110,31 @@ def measure(name: str, run: Path, search: list[str]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(RECIPES), help="without it lowercase and raw")
-    parser.add_argument("--preset", default="tiny", help="instead of the recipe's")
+    parser.add_argument("--preset", help="instead of the recipe's, tiny")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--run-dir", type=Path, help="measure this finished run instead of training (with --only)")
+    parser.add_argument("--run-dir", type=Path, help="measure this finished run, with --only, instead of training")
     parser.add_argument("--beam-size", type=int, default=5)
     parser.add_argument("--length-penalty", type=float, help="alpha; by default the run's own")
-    parser.add_argument("--label", help="what the results are called, before the seed")
+    parser.add_argument("--label", help="what the results are called, before the seed; needed with --set")
     arguments = parser.parse_args()
+    if arguments.run_dir and (not arguments.only or arguments.preset or arguments.set):
+        parser.error("--run-dir needs --only, and has its preset and its settings from its training")
+    if arguments.run_dir and not (arguments.run_dir / "model.json").exists():
+        parser.error(f"--run-dir {arguments.run_dir}: no finished run is there")
+    if arguments.set and not arguments.label:
+        parser.error("--set: other settings are another result: give it a --label")
     for name in [arguments.only] if arguments.only else ("lowercase", "raw"):
-        run = arguments.run_dir or Path("runs") / f"m30k-{name}-{arguments.preset}-{arguments.seed}"
+        preset = arguments.preset or "tiny"
+        run = arguments.run_dir or Path("runs") / f"m30k-{name}-{preset}-{arguments.seed}"
         settings = [f"training.seed={arguments.seed}", *RECIPES[name].settings, *arguments.set]
         seconds = None
-        if not (run / "model.json").exists():
-            options = ["--preset", arguments.preset, *(part for setting in settings for part in ("--set", setting))]
+        if arguments.run_dir:
+            preset = load_config(run / "config.toml").preset
+        elif (run / "model.json").exists():
+            check_settings(run, RECIPES[name].config, preset, settings, "move it away, or measure it by --run-dir")
+        else:
+            options = ["--preset", preset, *(part for setting in settings for part in ("--set", setting))]
             began = time.monotonic()
             seq2seq("train", str(RECIPES[name].config), "--run-dir", str(run), "--overwrite", *options)
             seconds = round(time.monotonic() - began, 1)
@@ -113,16 +143,19 @@ def main() -> None:
             alpha = load_config(run / "config.toml").decoding.length_penalty
         search = ["--beam-size", str(arguments.beam_size), "--length-penalty", str(alpha)]
         info = json.loads((run / "model.json").read_text(encoding="utf-8"))
-        key = f"{arguments.label or f'{name}, {arguments.preset}'}, seed {info['training']['seed']}"
+        key = f"{arguments.label or f'{name}, {preset}'}, seed {info['training']['seed']}"
         if arguments.beam_size != 5 or arguments.length_penalty is not None:
             key += f", beam {arguments.beam_size}, alpha {alpha:g}"
         test = measure(name, run, search)
         results_path = HERE / "results.json"  # read only now: others may have finished meanwhile
         results = json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else {}
+        before = results.get(key, {})
+        if seconds is None and before.get("training") == info["training"]:
+            seconds = before.get("wall_clock_seconds")
         results[key] = {
             "recipe": str(RECIPES[name].config.relative_to(ROOT)),
             "settings": settings_of(run),
-            "wall_clock_seconds": seconds or results.get(key, {}).get("wall_clock_seconds"),
+            "wall_clock_seconds": seconds,
             "parameters": info["num_parameters"],
             "training": info["training"],
             "validation": info["validation"],
