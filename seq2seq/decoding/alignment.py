@@ -4,7 +4,7 @@ The translation goes through the model once more, all at once. Where the decoder
 over the source pieces (one head, or the mean of them all) says what it looks at; the source piece with the most
 weight is aligned with it, end-of-sentence left aside. Words are aligned where any of their pieces are (Zenkel et al.
 2019, arXiv 1901.11359). The layer before the last and the mean of its heads is what Garg et al. 2019 (arXiv 1909.02074)
-found best without training for it; `choose_alignment_head` looks for a better one.
+found best without training for it; `alignment_heads.py` looks for a better one.
 
 Shapes: B sentences, T target and S source pieces with end-of-sentence, H heads, L decoder layers.
 """
@@ -12,8 +12,6 @@ Shapes: B sentences, T target and S source pieces with end-of-sentence, H heads,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,7 +20,6 @@ from seq2seq.config import DecodingConfig
 from seq2seq.errors import OptionError
 from seq2seq.model.attention import AttentionWeights
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
-from seq2seq.run import Run
 from seq2seq.text.tokenizer import Tokenizer
 
 Links = tuple[tuple[int, int], ...]  # (source word, target word), from 0
@@ -129,7 +126,7 @@ def align(
     flat = [(i, j) for i, of_one in enumerate(outputs) for j in range(len(of_one))]
     flat.sort(key=lambda place: len(sources[place[0]]) + len(outputs[place[0]][place[1]]))
     lengths = [(len(sources[i]), len(outputs[i][j])) for i, j in flat]
-    for numbers in _batches(models, lengths):
+    for numbers in batches_of_pairs(models, lengths):
         batch = [flat[number] for number in numbers]
         pairs = [sources[i] for i, _ in batch], [outputs[i][j] for i, j in batch]
         chosen = [[choose(weights, config) for weights in attention_to_source(model, *pairs)] for model in models]
@@ -140,7 +137,7 @@ def align(
     return links
 
 
-def _batches(models: Sequence[Transformer], lengths: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+def batches_of_pairs(models: Sequence[Transformer], lengths: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
     """Numbers of pairs, given how many pieces their sides have, a batch at a time: of MAX_CELLS, or of one pair."""
     each = max(model.config.num_heads * model.config.num_decoder_layers for model in models)
     batch: list[int] = []
@@ -153,57 +150,6 @@ def _batches(models: Sequence[Transformer], lengths: Sequence[tuple[int, int]]) 
         batch.append(number)
     if batch:
         yield batch
-
-
-@dataclass(frozen=True)
-class AlignmentHead:
-    """A choice for `[decoding]`: alignment_layer and alignment_head. information: see `choose_alignment_head`."""
-
-    layer: int
-    head: int
-    information: float
-
-
-@torch.inference_mode()
-def choose_alignment_head(run: str | Path | Run, sources: Sequence[str], targets: Sequence[str]) -> list[AlignmentHead]:
-    """All layers and heads (-1: their mean), the best for aligning first, judged on sentences and their translations.
-
-    Judged by the information, in nats a sentence, that a target position has about the source position it looks at: the
-    entropy of the sentence's mean attention, less the mean entropy of its positions. It is high where every position
-    looks at few pieces and different positions at different ones; a head that always looks at one place, such as the
-    end of the sentence, has none, and so has one that looks everywhere. It needs no alignments by people. Raises
-    ValueError where there are no sentences, or not as many of each.
-    """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
-    model, tokenizer = run.load_model(), run.tokenizer()
-    if not sources or len(sources) != len(targets):
-        raise ValueError(f"{len(sources)} sources and {len(targets)} targets: give one or more, as many of each")
-    longest = run.config().data.max_source_length
-    pairs = zip(tokenizer.encode_source(list(sources)), tokenizer.encode_target(list(targets)), strict=True)
-    kept = [(source, target) for source, target in pairs if 0 < len(source) <= longest and 0 < len(target) <= longest]
-    total = torch.zeros(model.config.num_decoder_layers, model.config.num_heads + 1, dtype=torch.float64)
-    kept.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    for numbers in _batches([model], [(len(source), len(target)) for source, target in kept]):
-        batch = [kept[number] for number in numbers]
-        for weights in attention_to_source(model, [source for source, _ in batch], [target for _, target in batch]):
-            total += information(torch.cat([weights, weights.mean(1, keepdim=True)], dim=1))
-    found = [
-        AlignmentHead(layer, MEAN if head == model.config.num_heads else head, float(value) / max(1, len(kept)))
-        for layer, row in enumerate(total)
-        for head, value in enumerate(row)
-    ]
-    return sorted(found, key=lambda one: -one.information)
-
-
-def information(weights: Tensor) -> Tensor:
-    """Mutual information of target and source position, in nats: [L, H, T, S] -> [L, H], from 0 to log min(T, S)."""
-    weights = weights.double()
-    return _entropy(weights.mean(2)) - _entropy(weights).mean(2)
-
-
-def _entropy(weights: Tensor) -> Tensor:
-    entropies: Tensor = torch.special.entr(weights).sum(-1)
-    return entropies
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:

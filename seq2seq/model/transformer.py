@@ -212,6 +212,6 @@ class Transformer(nn.Module):
         """Trained numbers, a tied matrix counted once. base 63.1M and big 214.2M for 37,000 shared pieces.
 
         Table 3 gives 65M and 213M; counting by the paper's own formulas gives ours but for the biases of attention, a
-        thousandth.
+        thousandth or less.
         """
         return sum(parameter.numel() for parameter in self.parameters())

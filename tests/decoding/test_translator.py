@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,18 +17,18 @@ import torch
 
 from seq2seq import runtime
 from seq2seq.config import ModelConfig, TokenizerConfig
+from seq2seq.decoding import alignment_heads
 from seq2seq.decoding import demands as demands_module
 from seq2seq.decoding import options as options_module
 from seq2seq.decoding.alignment import (
     MAX_CELLS,
-    _batches,
     align,
     align_words,
-    choose_alignment_head,
-    information,
+    batches_of_pairs,
     words_in,
     words_of,
 )
+from seq2seq.decoding.alignment_heads import choose_alignment_head, information
 from seq2seq.decoding.demands import Demands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
@@ -565,9 +566,9 @@ def test_alignments_are_links_of_words(translate: Cli, tiny_run: Any, sources: l
     assert any(json.loads(line)["alignment"] for line in result.lines)
 
 
-def test_alignments_of_long_lines_come_in_small_batches(translator: Translator) -> None:
+def test_alignments_of_long_lines_come_in_smallbatches_of_pairs(translator: Translator) -> None:
     lengths = [(20, 20)] * 5000 + [(1024, 10)] * 3 + [(1024, 1000)] * 3
-    batches = list(_batches([translator.model], lengths))
+    batches = list(batches_of_pairs([translator.model], lengths))
     assert [number for batch in batches for number in batch] == list(range(len(lengths)))
     each = translator.model.config.num_heads * translator.model.config.num_decoder_layers
     for batch in batches:
@@ -612,10 +613,35 @@ def test_a_sentence_with_fewer_outputs_is_kept_apart_from_none_else(translator: 
     assert values[1].nonzero().flatten().tolist() == [PAD, 7]  # padding never comes out
 
 
+def test_heads_that_look_at_what_was_written_last_come_last(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words are translated one by one; one head looks at each in time and around, one too late, as does their mean."""
+    generator, lines = random.Random(1), []
+    words = [f"{a}{b}" for a in "bdfgk" for b in "aeiou"]
+    for _ in range(40):
+        lines.append(" ".join(generator.sample(words, 8)))
+
+    def attention(model: Any, sources: list[list[int]], targets: list[list[int]]) -> list[torch.Tensor]:
+        found = []
+        for source, target in zip(sources, targets, strict=True):
+            weights = torch.zeros(1, 2, len(target) + 1, len(source) + 1)
+            for place in range(len(target) + 1):
+                weights[0, 0, place] = 0.5 / (len(source) + 1)
+                weights[0, 0, place, min(place, len(source))] += 0.5
+                weights[0, 1, place, max(0, min(place - 1, len(source)))] = 1
+            found.append(weights)
+        return found
+
+    monkeypatch.setattr(alignment_heads, "attention_to_source", attention)
+    heads = choose_alignment_head(tiny_run.path, lines, lines)
+    assert [(one.head, one.late) for one in heads] == [(0, False), (1, True), (-1, True)]
+    assert heads[0].information < heads[1].information
+
+
 def test_the_configured_head_is_taken(tiny_run: Any, translator: Translator) -> None:
     heads = choose_alignment_head(tiny_run.path, [LINE, "the cat"], ["die kleine Katze", "die Katze"])
     assert {(one.layer, one.head) for one in heads} == {(0, -1), (0, 0), (0, 1)}
-    assert heads[0].information >= heads[-1].information >= -1e-9
+    assert all(one.information >= -1e-9 for one in heads)
+    assert heads == sorted(heads, key=lambda one: (one.late, -one.information))
     links = set()
     for head in (-1, 0, 1):
         config = translator.config.model_copy(update={"alignment_layer": 0, "alignment_head": head})
