@@ -53,7 +53,7 @@ def benchmark(
         ),
     ] = None,
     lowercase: Annotated[
-        bool, typer.Option("--lowercase", help="Score without regard to case, as TER always is.")
+        bool, typer.Option("--lowercase", help="Score without regard to case, as TER always does.")
     ] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
@@ -84,7 +84,6 @@ def benchmark(
     from seq2seq.evaluation.testsets import load_named_test_set, load_test_set
     from seq2seq.evaluation.tokenization import check_tokenize
     from seq2seq.run import Run
-    from seq2seq.text.errors import write_result
 
     chosen = parse_metrics(metrics, "--metrics")
     if tokenize is not None:
@@ -112,18 +111,7 @@ def benchmark(
     files = _output_files(output, list(runs), [*read, *([json_] if json_ is not None else [])], overwrite=overwrite)
     translators = _load_all(runs, search, precision_name, threads)
 
-    outputs: dict[Path, SystemOutput] = dict(finished)
-    for system, translator in translators.items():
-        print(f"translating with {system}", file=sys.stderr)
-        outputs[system] = bench.translate_test_set(
-            translator,
-            loaded.source.lines,
-            name=str(system),
-            search=search,
-            source_hashes=seen_sources(runs[system]),
-        )
-        if files:
-            write_result(files[system], "".join(f"{line}\n" for line in outputs[system].hypotheses))
+    outputs = {**finished, **_translate_all(runs, translators, loaded, search, files)}
     if "ter" in chosen:
         _remark_long_lines(loaded, outputs.values())
     report = bench.run_benchmark(
@@ -167,6 +155,28 @@ def _load_all(
         translators[path] = load_translator([run], precision, threads)
         translators[path].check(Options(**search))  # type: ignore[arg-type]
     return translators
+
+
+def _translate_all(
+    runs: Mapping[Path, Run],
+    translators: Mapping[Path, Translator],
+    loaded: EvaluationSet,
+    search: Mapping[str, object],
+    files: Mapping[Path, Path],
+) -> dict[Path, SystemOutput]:
+    """Each run's translations, written to its file, where there is one, as soon as they are there."""
+    from seq2seq.evaluation.benchmark import translate_test_set
+    from seq2seq.text.errors import write_result
+
+    outputs = {}
+    for path, translator in translators.items():
+        print(f"translating with {path}", file=sys.stderr)
+        seen = seen_sources(runs[path])
+        found = translate_test_set(translator, loaded.source.lines, name=str(path), search=search, source_hashes=seen)
+        outputs[path] = found
+        if files:
+            write_result(files[path], "".join(f"{line}\n" for line in found.hypotheses))
+    return outputs
 
 
 def _choose_tokenization(given: str | None, language_pair: str, runs: list[Run]) -> str:
