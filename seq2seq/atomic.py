@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+LONGEST = 200  # bytes of a name that its temporary file takes over; file systems end at 255
+
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: int | None = None) -> Iterator[Path]:
@@ -53,7 +55,13 @@ def _is_device(path: Path) -> bool:
 
 
 def temporary_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A name for what becomes `path`, beside it, that nobody else has."""
+    return path.with_name(f"{_temporary_prefix(path.name)}{secrets.token_hex(4)}.tmp")
+
+
+def _temporary_prefix(name: str) -> str:
+    """The first part of it, of the name or as much as file systems leave room for."""
+    return os.fsdecode(b"." + os.fsencode(name)[:LONGEST]) + "."
 
 
 def temporary_folder(parent: Path, prefix: str, suffix: str = "") -> Path:
@@ -67,8 +75,6 @@ def temporary_folder(parent: Path, prefix: str, suffix: str = "") -> Path:
 
 def _created(path: Path) -> int:
     """Makes an empty file; returns its permissions: umask and the folder's own rules have had their say."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # of a process that was killed, or a link that somebody has put there
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -78,7 +84,8 @@ def _created(path: Path) -> int:
 
 def left_behind(folder: Path, name: str) -> list[Path]:
     """Temporary files of the file `name` that writers which were killed have left in a folder."""
-    return list(folder.glob(f".{name}.*.tmp"))
+    prefix = _temporary_prefix(name)
+    return [path for path in folder.glob(".*.tmp") if path.name.startswith(prefix)]
 
 
 def is_litter(name: str) -> bool:

@@ -19,7 +19,7 @@ from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.files import RunError, write_atomic
 from seq2seq.finetuning import origin
 from seq2seq.machine import peak_memory_bytes
-from seq2seq.model_card import is_of_another_model, model_card
+from seq2seq.model_card import is_card, is_of_another_model, model_card
 from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resume_rules import check_identity
 from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
@@ -31,6 +31,7 @@ from seq2seq.training.state import Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, read_regular
 from seq2seq.version import __version__
+from seq2seq.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | 
     if (run.path / MODEL).exists() and run.latest_checkpoint() is None:
         if not run.sound() or sound_tokenizer(run) is not None:
             anew = ["seq2seq", "train", str(run.path / CONFIG), "--run-dir", str(run.path), "--overwrite"]
-            raise RunError(f"{run.path}: there is no checkpoint to go on from; to train it anew: {shlex.join(anew)}")
+            finished = "the model is finished and sound, and " if run.sound() else ""
+            raise RunError(
+                f"{run.path}: {finished}there is no checkpoint to go on from; to train it anew: {shlex.join(anew)}"
+            )
         _mend_tokenizer(config, run, observer)
         return Outcome(run, TrainingState(finished=True), None, ())
     state = _finished(config, run)
@@ -137,11 +141,15 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     sound = run.sound_checkpoints(trainer.observer.message)
     chosen = choose_checkpoints(config.training, sound, trainer.state)
     tensors = average_checkpoints(chosen)
-    trainer.model.load_state_dict(tensors)
+    load_weights(trainer.model, tensors, str(chosen[-1].path))
     bleu = trainer.evaluate(trainer.model) if trainer.evaluate is not None else None
     info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
     run.write_model(tensors, info)
-    write_atomic(run.path / CARD, model_card(config, info).encode())
+    card = run.path / CARD
+    if card.exists() and not is_card(card):
+        trainer.observer.message(f"{card}: is not of this program and stays; there is no model card")
+    else:
+        write_atomic(card, model_card(config, info).encode())
     _draw_curves(run, trainer.observer.message)
 
 

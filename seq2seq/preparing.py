@@ -21,7 +21,7 @@ from seq2seq.text.corpus import (
     build_text_corpus,
     content_hash,
 )
-from seq2seq.text.download import ensure_downloads
+from seq2seq.text.download import downloads_in_use, ensure_downloads
 from seq2seq.text.errors import DataError
 from seq2seq.text.reading import corpus_name, has_split, is_tsv, read_pairs
 from seq2seq.text.tokenizer import Tokenizer, TokenizerError
@@ -49,7 +49,7 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with, or that of `initial`."""
     data, folder = config.data, run.path / CORPUS
     kept = _kept_tokenizer(config, run, observer) if resume and initial is None else None
-    ensure_downloads(data.downloads, observer.message)
+    ensure_downloads(downloads_in_use(data) if resume else data.downloads, observer.message)
     if resume:
         check_files(data)
     text, counts = build_text_corpus(
@@ -82,8 +82,14 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     }
     if initial is not None:
         identity[INITIAL] = initial.weights_hash
-    elif resume and config.training.init_from and INITIAL in (known := run.known_identity()):
-        identity[INITIAL] = known[INITIAL]
+    elif resume and config.training.init_from:
+        known = run.known_identity()
+        if known and INITIAL not in known:
+            raise RunError(
+                f"{run.path}: its files no longer say which weights it began with: train it anew with --overwrite"
+            )
+        if known:  # else the checkpoint is damaged, and will be said to be
+            identity[INITIAL] = known[INITIAL]
     if valid_text is not None:
         valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
         _check_validation(config, valid)

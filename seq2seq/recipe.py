@@ -109,16 +109,17 @@ def load_config(
     return build_config(values, preset=preset, origin=origin, overridden=overridden)
 
 
-def refuse_fetching(config: Config, origin: str) -> None:
+def refuse_fetching(downloads: Sequence[Download], origin: str) -> None:
     """Raises ConfigError where the configuration of a run folder names a file that would have to be fetched.
 
     The folder may be a stranger's, and a download is written wherever its path says. A recipe is the user's own word.
     """
-    for index, download in enumerate(config.data.downloads):
+    for download in downloads:
         if not Path(download.path).is_file():
             raise ConfigError(
-                f"{origin}: data.downloads.{index}.path = {_show(download.path)}: is not there, and nothing is fetched "
-                "on the word of a run folder; name the recipe that it was made with: seq2seq train RECIPE.toml ..."
+                f"{origin}: {download.path}, one of data.downloads, is not there, and nothing is fetched on the word "
+                "of a run folder; name the recipe that it was made with: seq2seq train RECIPE.toml ..., or say where "
+                "the file is now, such as --set data.train_source=FILE"
             )
 
 

@@ -17,6 +17,7 @@ from seq2seq.atomic import left_behind
 from seq2seq.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, STATE, CheckpointFolder
 from seq2seq.config import ConfigError
 from seq2seq.files import RunError, read_bytes, read_json
+from seq2seq.model_card import is_card
 from seq2seq.recipe import dump_config, parse_config
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE
 from seq2seq.untrusted import check_links
@@ -117,9 +118,9 @@ def check_run_links(path: Path) -> None:
 def remove_run(path: Path) -> None:
     """Removes the files of a run and nothing else that may lie in the folder.
 
-    Not the prepared corpus, which every training makes anew, and which may be open. The checkpoints go first and all at
-    once, the configuration and then the identity last: whenever this is interrupted, what is left is a run, without
-    checkpoints or with all, or what a killed start leaves.
+    Not the prepared corpus, which every training makes anew, and which may be open, nor a README.md of the user's. The
+    checkpoints go first and all at once, the configuration and then the identity last: whenever this is interrupted,
+    what is left is a run, without checkpoints or with all, or what a killed start leaves.
     """
     removed = path / REMOVED
     shutil.rmtree(removed, ignore_errors=True)
@@ -127,7 +128,8 @@ def remove_run(path: Path) -> None:
         os.replace(path / CHECKPOINTS, removed)
     shutil.rmtree(removed, ignore_errors=True)
     for own in (*temporary_files(path), *(path / name for name in RUN_FILES)):
-        own.unlink(missing_ok=True)
+        if own.name != CARD or is_card(own):
+            own.unlink(missing_ok=True)
 
 
 def temporary_files(path: Path) -> list[Path]:

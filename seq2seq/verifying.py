@@ -182,7 +182,7 @@ def _train(recipe: Path, folder: Path) -> None:
     with _process(recipe, folder) as process:
         _, errors = process.communicate()
     if process.returncode:
-        raise _failed(errors.splitlines())
+        raise _failed(errors.splitlines(), process.returncode)
 
 
 def _train_and_kill(recipe: Path, folder: Path, target: int, generator: random.Random) -> int | None:
@@ -203,9 +203,9 @@ def _train_and_kill(recipe: Path, folder: Path, target: int, generator: random.R
                     process.kill()
                     killed = True
         process.wait()
-    if process.returncode > 0:
-        raise _failed(lines)
-    return reached if process.returncode == -signal.SIGKILL else None
+    if process.returncode and not (killed and process.returncode == -signal.SIGKILL):
+        raise _failed(lines, process.returncode)
+    return reached if process.returncode else None
 
 
 @contextlib.contextmanager
@@ -222,6 +222,8 @@ def _process(recipe: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()  # SIGKILL; nothing happens to one that has been waited for
 
 
-def _failed(lines: Sequence[str]) -> VerificationError:
+def _failed(lines: Sequence[str], code: int) -> VerificationError:
+    if code < 0:
+        return VerificationError(f"the training was ended by {signal.Signals(-code).name}, not sent from here")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it gave no reason")
     return VerificationError(f"the training failed: {last.removeprefix('seq2seq: ')}")

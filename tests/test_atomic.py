@@ -40,11 +40,28 @@ def test_content_and_name_are_made_durable_in_this_order(tmp_path: Path, monkeyp
     assert done == ["file", "rename", "folder"]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "ü" * 127])
+def test_names_may_be_as_long_as_file_systems_have_them(tmp_path: Path, name: str) -> None:
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_bytes(b"new")
+        assert left_behind(tmp_path, name) == [temporary]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file") as first:
+        first.write_bytes(b"first")
+        with replacing(tmp_path / "file") as second:
+            second.write_bytes(b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
 def test_what_killed_writers_left_is_found_by_the_name(tmp_path: Path) -> None:
     left = temporary_path(tmp_path / "file")
     for path in (left, tmp_path / ".other.12.tmp", tmp_path / "file"):
         path.touch()
     assert left_behind(tmp_path, "file") == [left]
+    assert left_behind(tmp_path / "none", "file") == []
 
 
 @pytest.mark.parametrize(

@@ -866,8 +866,41 @@ def test_a_finished_run_without_checkpoints_is_not_trained_anew_unasked(
         assert tree(path) == whole
         return
     command = f"seq2seq train {path}/config.toml --run-dir {path} --overwrite"
-    one_line(result, 1, f"there is no checkpoint to go on from; to train it anew: {command}")
+    sound = "" if name else "the model is finished and sound, and "
+    one_line(result, 1, f"run: {sound}there is no checkpoint to go on from; to train it anew: {command}")
     assert tree(path) == before
+
+
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_readme_that_is_not_a_model_card_stays(in_corpus: Cli, tiny_run: Any, tmp_path: Path, option: str) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    (path / "README.md").write_text("my notes", encoding="utf-8")
+    result = in_corpus("recipe.toml", "--run-dir", path, option, "--set", "training.max_steps=101")
+    assert result.code == 0 and "README.md: is not of this program and stays" in result.err
+    assert (path / "README.md").read_text(encoding="utf-8") == "my notes"
+
+
+def test_a_run_goes_on_without_files_of_its_recipe_that_it_does_not_use(
+    in_corpus: Cli, tiny_run: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run.path, path)
+    lines = [
+        "[[data.downloads]]",
+        f'path = "{tmp_path}/gone"',
+        'url = "http://127.0.0.1:9/x"',
+        f'sha256 = "{"0" * 64}"',
+    ]
+    text = (
+        (path / "config.toml")
+        .read_text(encoding="utf-8")
+        .replace("[tokenizer]", "\n".join([*lines, "", "[tokenizer]"]))
+    )
+    (path / "config.toml").write_text(text, encoding="utf-8")
+    result = in_corpus("--run-dir", path, "--resume", "--set", "training.max_steps=101")
+    assert result.code == 0, result.err
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_benchmark_does_without_damaged_hashes_of_the_training_data(

@@ -204,6 +204,23 @@ def test_a_checkpoint_whose_identity_is_none_is_named(
         train(config, tmp_path / "parts", resume=True)
 
 
+def test_a_checkpoint_that_does_not_say_what_it_began_with_is_named_before_training(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    config = whole_and_part(first, other, tmp_path, steps=4)
+    identity = json.loads((tmp_path / "parts" / "identity.json").read_text(encoding="utf-8"))
+    (tmp_path / "parts" / "identity.json").unlink()
+    for path in (tmp_path / "parts" / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text(encoding="utf-8"))
+        del state["state_sha256"]
+        less = {name: value for name, value in identity.items() if name != "initial_model"}
+        path.write_text(json.dumps({**state, "identity": less}), encoding="utf-8")
+    before = sorted((tmp_path / "parts" / "checkpoints").iterdir())
+    with pytest.raises(RunError, match="no longer say which weights it began with"):
+        train(config, tmp_path / "parts", resume=True)
+    assert sorted((tmp_path / "parts" / "checkpoints").iterdir()) == before
+
+
 def test_before_the_first_checkpoint_it_has_to_be_the_same_run(
     first: Path, other: dict[str, str], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from seq2seq import checkpoints as checkpoints_module
 from seq2seq import files as files_module
+from seq2seq import run_files
 from seq2seq.checkpoints import Checkpoint
 from seq2seq.config import Config, TokenizerConfig
 from seq2seq.errors import UserError
@@ -194,10 +195,14 @@ def test_overwriting_removes_the_runs_own_files_and_nothing_else(finished: Run) 
     for name, content in others.items():
         (finished.path / name).parent.mkdir(exist_ok=True)
         (finished.path / name).write_bytes(content)
-    for name in ("README.md", "curves.png", "source.model", "target.model", ".model.safetensors.123.tmp"):
+    for name in ("curves.png", "source.model", "target.model", ".model.safetensors.123.tmp"):
         (finished.path / name).touch()
+    (finished.path / "README.md").write_text("# A translator from en to de\n", encoding="utf-8")
     Run.create(finished.path, overwrite=True)
     assert tree(finished.path) == others
+    (finished.path / "README.md").write_text("# Mine\n", encoding="utf-8")
+    run_files.remove_run(finished.path)
+    assert tree(finished.path) == {**others, "README.md": b"# Mine\n"}
     assert not Run.exists(finished.path)
 
 

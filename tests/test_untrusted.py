@@ -142,14 +142,16 @@ def test_a_path_in_a_checkpoints_state_is_not_opened(finished: Run, name: str) -
 
 def test_nothing_is_fetched_on_the_word_of_a_run_folder(tmp_path: Path, run_cli: Any) -> None:
     download = {"path": str(tmp_path / "planted"), "url": "http://127.0.0.1:9/x", "sha256": "0" * 64}
-    config = build_config({"data": {"downloads": [download]}})
-    fails(lambda: refuse_fetching(config, "config.toml"), "planted", "nothing is fetched", kind=ConfigError)
+    data = {"train_source": download["path"], "train_target": download["path"], "downloads": [download]}
+    config = build_config({"data": data})
+    downloads = config.data.downloads
+    fails(lambda: refuse_fetching(downloads, "config.toml"), "planted", "nothing is fetched", kind=ConfigError)
     run = Run.create(tmp_path / "run")
     run.write_config(config)
     result = run_cli("train", "--run-dir", run.path, "--resume", "--set", "training.max_steps=1")
     assert (result.code, result.err.count("\n")) == (2, 1) and "nothing is fetched" in result.err
     (tmp_path / "planted").write_bytes(b"")
-    refuse_fetching(config, "config.toml")
+    refuse_fetching(downloads, "config.toml")
 
 
 # Weights

@@ -165,6 +165,20 @@ def test_what_was_told_before_the_kill_is_read_to_its_end(tmp_path: Path, monkey
     assert verifying._train_and_kill(tmp_path, tmp_path, 2, random.Random(1)) == 6
 
 
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+@pytest.mark.parametrize("kills", [True, False])
+def test_a_signal_from_elsewhere_is_not_taken_for_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kills: bool
+) -> None:
+    program = f"import os, signal; os.kill(os.getpid(), signal.{name})"
+    monkeypatch.setattr(verifying, "COMMAND", (sys.executable, "-c", program))
+    with pytest.raises(VerificationError, match=f"ended by {name}, not sent from here"):
+        if kills:
+            verifying._train_and_kill(tmp_path, tmp_path, 2, random.Random(1))
+        else:
+            verifying._train(tmp_path, tmp_path)
+
+
 def test_a_training_that_fails_is_told_by_its_own_message(tiny_corpus: Path, tmp_path: Path) -> None:
     config = load_config(tiny_corpus / "recipe.toml", overrides=["data.train_source=none.en"])
     with pytest.raises(VerificationError, match=r"the training failed: .*none\.en: no such file"):

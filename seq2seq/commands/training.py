@@ -83,7 +83,10 @@ def train(
         print(dump_config(settings, name_unset=True), end="")
         return
     if own is not None:
-        refuse_fetching(settings, str(own))
+        from seq2seq.text.download import downloads_in_use
+
+        needed = downloads_in_use(settings.data) if resume else settings.data.downloads
+        refuse_fetching(needed, str(own))
     folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
 
     from seq2seq import pipeline

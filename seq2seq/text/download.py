@@ -22,11 +22,11 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from seq2seq.atomic import readable_size, replacing
-from seq2seq.config import Download
+from seq2seq.config import DATA_PATHS, DataConfig, Download
 from seq2seq.text.errors import DataError, unwritable
 from seq2seq.untrusted import open_regular
 
-__all__ = ["DataError", "ensure_downloads"]
+__all__ = ["DataError", "downloads_in_use", "ensure_downloads"]
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRY_DELAYS = (1.0, 4.0)  # seconds before the second and the third attempt
@@ -37,6 +37,12 @@ OWN_COPY = "put the file there yourself"
 
 class TransientError(DataError):
     """The network failed in a way that may pass: worth another attempt."""
+
+
+def downloads_in_use(data: DataConfig) -> tuple[Download, ...]:
+    """Those whose file is part of the corpus: all that a run needs to go on."""
+    paths = {getattr(data, name) for name in DATA_PATHS}
+    return tuple(download for download in data.downloads if download.path in paths)
 
 
 def ensure_downloads(downloads: Sequence[Download], report: Callable[[str], None]) -> None:
