@@ -10,4 +10,4 @@ class ExportError(UserError):
 
 
 class UnwritableExportError(ExportError):
-    """The folder of an export cannot be made."""
+    """The folder of an export cannot be made, or not be filled."""

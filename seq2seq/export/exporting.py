@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,21 +15,19 @@ from seq2seq.config import Config
 from seq2seq.errors import OptionError
 from seq2seq.export import ctranslate2_format, huggingface_format
 from seq2seq.export.certificate import (
-    Errors,
     Findings,
-    batches,
     bounds_for,
     find_differences,
     log_probability_errors,
-    our_logits,
+    logit_errors,
     translate_both,
 )
-from seq2seq.export.errors import ExportError
+from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.folder import CERTIFICATE, check_free, new_folder
 from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization
 from seq2seq.export.packages import USE_MKL, need, need_ctranslate2
-from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences
-from seq2seq.files import file_hash, write_json
+from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences, made_up_sentences
+from seq2seq.files import UnwrittenError, file_hash, naming, write_json
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.tokenizer import EOS, Tokenizer
@@ -49,13 +48,21 @@ class Certification:
     """How an export is tried.
 
     source, reference: files to translate instead of the run's validation set. most: sentences at most. bleu: scores
-    translations against references by a tokenisation, the run's; without it no BLEU is given.
+    translations against references by a tokenisation, the run's; without it no BLEU is given. made_up: sentences are
+    made up, and no file outside of the run is read.
     """
 
     source: Path | None = None
     reference: Path | None = None
     most: int = MOST_SENTENCES
     bleu: Bleu | None = None
+    made_up: bool = False
+
+    def sentences(self, config: Config, tokenizer: Tokenizer) -> Sentences:
+        """What the export is tried on."""
+        if self.made_up:
+            return made_up_sentences(tokenizer, self.most)
+        return choose_sentences(config, tokenizer, self.source, self.reference, self.most)
 
 
 def export_run(
@@ -71,34 +78,48 @@ def export_run(
     """Writes an export of a run into a folder of its own and returns its certificate.
 
     Raises RunError where the run has no finished model; OptionError for a quantisation that there is not; ExportError
-    where a package is missing, the format cannot express the model, the folder is taken, or the export does not compute
-    what our model computes. In all these cases no folder is left. message: told what is being done.
+    where a package is missing, the format cannot express the model, the folder is taken or cannot be written, or the
+    export does not compute what our model computes. In all these cases no folder is left. message: told what is being
+    done.
     """
     certification = certification or Certification()
     folder = Path(os.path.realpath(folder))  # a link stays one, and what it names is replaced
     _check_format(to, quantization)
     check_free(folder, overwrite=overwrite)
     opened = LightRun.open(run)
-    hashes = opened.hashes()
+    hashes = opened.hashes()  # before the weights are read: should they change meanwhile, the export is out of date
     config, tokenizer, model = opened.config, opened.tokenizer, Run.open(run).load_model()
-    sentences = choose_sentences(config, tokenizer, certification.source, certification.reference, certification.most)
+    sentences = certification.sentences(config, tokenizer)
+    bounds = bounds_for(quantization, made_up=sentences.made_up)
     with new_folder(folder, overwrite=overwrite) as temporary:
         message(f"writing {temporary}")
-        if to == "ctranslate2":
-            ctranslate2_format.write_ctranslate2(temporary, model, tokenizer, config.decoding, quantization)
-        else:
-            huggingface_format.write_huggingface(temporary, model, tokenizer, config)
+        with _writing(folder):
+            if to == "ctranslate2":
+                ctranslate2_format.write_ctranslate2(temporary, model, tokenizer, config.decoding, quantization)
+            else:
+                huggingface_format.write_huggingface(temporary, model, tokenizer, config)
         message(f"translating {len(sentences.lines)} sentences with both ({sentences.origin})")
         if to == "ctranslate2":
             findings, details = _try_ctranslate2(temporary, model, tokenizer, config, sentences, quantization)
         else:
             findings, details = _try_huggingface(temporary, model, tokenizer, config, sentences)
-        if problems := findings.problems(bounds_for(quantization)):
+        if problems := findings.problems(bounds):
             raise ExportError(f"{folder}: not exported, as it would not do what {run} does: {'; '.join(problems)}")
-        certificate = _certificate(to, quantization, hashes, details, findings, temporary)
+        certificate = {**_certificate(to, hashes, details, temporary), **findings.as_dict(bounds)}
         certificate |= _bleu(tokenizer, findings, certification.bleu, config.data.bleu_tokenize)
-        write_json(temporary / CERTIFICATE, certificate)
+        with _writing(folder):
+            write_json(temporary / CERTIFICATE, certificate, named=folder)
     return certificate
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises UnwritableExportError, naming the folder, where the disk is full or lets nothing be written."""
+    try:
+        with naming(folder):
+            yield
+    except UnwrittenError as error:
+        raise UnwritableExportError(str(error)) from None
 
 
 def _check_format(to: To, quantization: str) -> None:
@@ -137,23 +158,13 @@ def _try_huggingface(
 ) -> tuple[Findings, dict[str, Any]]:
     foreign = huggingface_format.HuggingFaceModel(folder, model.target_vocab_size)
     outputs = translate_both(model, tokenizer, config.decoding, foreign, sentences.lines)
-    largest, total, count = 0.0, 0.0, 0
-    log_errors: list[float] = []
-    for batch in batches(outputs.sources):
-        ours = [outputs.ours[i] for i in batch]
-        logits, source, target_input = our_logits(model, [outputs.sources[i] for i in batch], ours)
-        theirs = foreign.logits(source, target_input)
-        for padded_row, padded_other, ids in zip(logits, theirs, ours, strict=True):
-            row, other = padded_row[: len(ids)], padded_other[: len(ids)]
-            errors = (row - other).abs()
-            largest = max(largest, float(errors.max())) if bool(errors.isfinite().all()) else float("inf")
-            total, count = total + float(errors.double().sum()), count + errors.numel()
-            chosen = list(range(len(ids))), ids
-            log_errors.extend((row.log_softmax(1)[chosen] - other.log_softmax(1)[chosen]).tolist())
-    problems = _tokenizer_problems(foreign, tokenizer, (*sentences.lines, *ODD_LINES), outputs.ours)
-    logit_errors = Errors(largest, total / max(count, 1), count)
-    differences = find_differences(model, tokenizer, outputs)
-    findings = Findings(sentences, outputs, differences, Errors.of(log_errors), logit_errors, problems)
+    findings = Findings(
+        sentences,
+        outputs,
+        find_differences(model, tokenizer, outputs),
+        *logit_errors(model, outputs, foreign.logits),
+        _tokenizer_problems(foreign, tokenizer, (*sentences.lines, *ODD_LINES), outputs.ours),
+    )
     details = {
         "class": type(foreign.model).__name__,
         "tokenizer": {"class": type(foreign.tokenizer).__name__, "lines": len(sentences.lines) + len(ODD_LINES)},
@@ -181,10 +192,8 @@ def _tokenizer_problems(
     return ()
 
 
-def _certificate(
-    to: To, quantization: str, hashes: dict[str, str], details: dict[str, Any], findings: Findings, folder: Path
-) -> dict[str, Any]:
-    """Of an export that has passed: no other is kept."""
+def _certificate(to: To, hashes: dict[str, str], details: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of an export that has passed, but for what was found: no other is kept."""
     packages = {"seq2seq": __version__, **_versions("torch", "sentencepiece"), **details.pop("packages")}
     return {
         "format_version": FORMAT_VERSION,
@@ -195,7 +204,6 @@ def _certificate(
         "files": {path.name: file_hash(path) for path in sorted(folder.iterdir())},
         "packages": packages,
         "python": platform.python_version(),
-        **findings.as_dict(bounds_for(quantization)),
     }
 
 

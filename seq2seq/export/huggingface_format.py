@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq.config import Config
+from seq2seq.export.certificate import padded
 from seq2seq.export.ctranslate2_format import longest_input
 from seq2seq.export.errors import ExportError
 from seq2seq.export.packages import need
@@ -187,7 +188,7 @@ def _generation_config(config: Config) -> Any:
         forced_eos_token_id=None,
         suppress_tokens=[PAD, UNK, BOS],
         num_beams=decoding.beam_size,
-        length_penalty=decoding.length_penalty,
+        length_penalty=decoding.length_penalty if decoding.beam_size > 1 else None,  # refused where nothing uses it
         max_new_tokens=min(longest, longest_input(decoding)),
     )
 
@@ -224,7 +225,7 @@ def _write_json(path: Path, value: object) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of transformers and its advice to install sacremoses, which nothing here uses."""
+    """Without the progress bars and warnings of transformers, among them advice to install what nothing here uses."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -252,7 +253,7 @@ class HuggingFaceModel:
 
     def greedy(self, sources: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
         """As `CTranslate2Model.greedy`."""
-        batch = _batch([[*source, EOS] for source in sources])
+        batch = padded([[*source, EOS] for source in sources])
         with quiet(), torch.inference_mode():
             generated = self.model.generate(
                 input_ids=batch,
@@ -274,7 +275,8 @@ class HuggingFaceModel:
 
     def encode(self, line: str) -> list[int]:
         """As `tokenizer(line)` gives it, end-of-sentence included."""
-        return [int(i) for i in self.tokenizer(line)["input_ids"]]
+        with quiet():
+            return [int(i) for i in self.tokenizer(line)["input_ids"]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """As users decode what `generate` gave: it begins with the decoder's first input."""
@@ -283,8 +285,3 @@ class HuggingFaceModel:
 
 def _until_end(ids: list[int]) -> list[int]:
     return ids[: ids.index(EOS) + 1] if EOS in ids else ids
-
-
-def _batch(rows: Sequence[Sequence[int]]) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])

@@ -13,7 +13,7 @@ from typing import Any
 from seq2seq.atomic import is_litter
 from seq2seq.errors import UserError
 from seq2seq.export.errors import ExportError, UnwritableExportError
-from seq2seq.export.folder import CERTIFICATE, check_free
+from seq2seq.export.folder import CERTIFICATE, check_free, check_place
 from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization, read_certificate, sha256_of
 from seq2seq.export.packages import need_ctranslate2
 from seq2seq.untrusted import check_links
@@ -23,7 +23,10 @@ CERTIFY_SENTENCES = 50  # enough to see a wrong export; `seq2seq export` takes m
 
 
 def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None]) -> Path:
-    """The folder of the run's export, which is made where there is none of these weights and this configuration."""
+    """The folder of the run's export, which is made where there is none of these weights and this configuration.
+
+    It is tried on made-up sentences: translating reads nothing outside of the run, and its validation set is elsewhere.
+    """
     check_quantization(quantization)
     need_ctranslate2()
     name = f"{EXPORTS}/ctranslate2-{quantization}"
@@ -32,6 +35,7 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
     certificate = read_certificate(folder / CERTIFICATE)
     if certificate is not None and certificate.get("run") == run.hashes() and _is_sound(folder, certificate):
         return folder
+    check_place(folder)
     if folder.exists() and not _may_be_replaced(folder):
         raise ExportError(f"{folder}: is damaged, or holds something else as well: remove it, and it is made anew")
     from seq2seq.export.exporting import Certification, export_run
@@ -44,7 +48,7 @@ def ensure_export(run: LightRun, quantization: str, warn: Callable[[str], None])
             to="ctranslate2",
             quantization=quantization,
             overwrite=True,
-            certification=Certification(most=CERTIFY_SENTENCES),
+            certification=Certification(most=CERTIFY_SENTENCES, made_up=True),
         )
     except UnwritableExportError as error:
         elsewhere = shlex.join(["seq2seq", "export", str(run.path), "FOLDER", "--to", "ctranslate2"])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seq2seq.config import Config
 from seq2seq.errors import OptionError, UserError
+from seq2seq.model.shapes import parameter_shapes
 from seq2seq.recipe import parse_config
+from seq2seq.tensor_header import HeaderError, physical_memory, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, MAX_JSON_BYTES, check_links, open_regular, read_regular
 
@@ -57,9 +61,25 @@ class LightRun:
             return cls(path, run.config(), run.tokenizer())
 
     def hashes(self) -> dict[str, str]:
-        """What an export was made from: SHA-256 of the weights, of the tokenizer, of the configuration."""
+        """What an export was made from: SHA-256 of the weights, of the tokenizer, of the configuration.
+
+        Raises RunError as `Run.load_model` does where the weights are not the configuration's: then they are not read.
+        """
+        if not self._has_weights():
+            from seq2seq.run import Run  # it says what is wrong
+
+            Run.open(self.path).load_model()
         digests = {name: sha256_of(self.path / name) for name in (MODEL, CONFIG)}
         return {**digests, "tokenizer": self.tokenizer.content_hash()}
+
+    def _has_weights(self) -> bool:
+        """Whether the file of weights says that it holds what the configuration asks for, and has that size."""
+        sizes = self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size
+        expected = parameter_shapes(self.config.model, *sizes, shared=self.config.tokenizer.shared)
+        try:
+            return {name: info.shape for name, info in read_header(self.path / MODEL, ("F32",)).items()} == expected
+        except (OSError, HeaderError):
+            return False
 
     def remark(self) -> str | None:
         """What `Run.remark` says, where it has something to say."""
@@ -77,8 +97,10 @@ class LightRun:
 
 
 def sha256_of(path: Path) -> str:
-    """As hexadecimal digits. Raises OSError where it is no plain file."""
+    """As hexadecimal digits. Raises OSError where it is no plain file, or larger than the machine's memory."""
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > physical_memory():  # nobody could use it: it may be a terabyte of nothing
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

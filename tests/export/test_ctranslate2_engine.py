@@ -8,19 +8,17 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from seq2seq.decoding import options as light_options
-from seq2seq.decoding import translator as torch_engine
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, SearchOptionError, UserError
-from seq2seq.export import kept, light
+from seq2seq.export import ctranslate2_engine, kept, light
 from seq2seq.export.ctranslate2_engine import CTranslate2Translator
 from seq2seq.export.errors import ExportError
 from seq2seq.run import Run
@@ -43,13 +41,13 @@ def texts(results: Any) -> list[list[str]]:
 @pytest.mark.parametrize(
     "model", [{}, {"norm": "pre", "shared": False}, {"positions": "learned", "max_positions": 257}]
 )
-def test_one_beam_is_the_torch_engines(model: dict[str, Any], make_run: Any) -> None:
+def test_one_beam_is_the_torch_engines(model: dict[str, Any], make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(**model)
     lines = [*LINES, "cat door " * 50]
     ours = Translator(run).translate(lines, beam_size=1)
     for batch_tokens in (30, 4000):
+        monkeypatch.setattr(ctranslate2_engine, "BATCH_TOKENS", batch_tokens)
         theirs = CTranslate2Translator(run, threads=2)
-        theirs.config = theirs.config.model_copy(update={"batch_tokens": batch_tokens})
         for own, other in zip(ours, theirs.translate(lines, beam_size=1), strict=True):
             one, two = own.hypotheses[0], other.hypotheses[0]
             assert (own.source, one.text, one.pieces, one.ended) == (other.source, two.text, two.pieces, two.ended)
@@ -113,6 +111,18 @@ def test_long_lines_are_cut_with_a_warning(make_run: Any) -> None:
     assert [result.complete for result in results] == [True, False]
     [cut] = [warning for warning in warnings if "loop" not in warning]  # this model runs into one
     assert cut.startswith("line 2 has ") and "cut to the first 60 (decoding.max_source_length)" in cut
+
+
+def test_no_text_is_lost_where_sources_may_be_long(make_run: Any) -> None:
+    """CTranslate2 by itself cuts them to 1,024 pieces."""
+    run = make_run(sections={"decoding": {"max_source_length": 1200, "max_extra_length": 0}})
+    engine = CTranslate2Translator(run, threads=1)
+    lines = ["cat dog " * 225 + end for end in ("king", "door")]
+    assert all(1100 < len(ids) <= 1200 for ids in engine.tokenizer.encode_source(lines))
+    ours, theirs = Translator(run).translate(lines, beam_size=1), engine.translate(lines, beam_size=1)
+    for own, other in zip(ours, theirs, strict=True):
+        assert own.complete and other.complete and own.hypotheses[0].pieces == other.hypotheses[0].pieces
+        assert other.hypotheses[0].score == pytest.approx(own.hypotheses[0].score, abs=1e-4)
 
 
 def test_lines_before_a_damaged_one_are_translated(make_run: Any) -> None:
@@ -191,7 +201,8 @@ def test_a_damaged_export_is_made_anew(make_run: Any, damage: str) -> None:
     translator = CTranslate2Translator(run, threads=1)
     expected = texts(translator.translate(LINES, beam_size=1))
     model, certificate = translator.folder / "model.bin", translator.folder / "certificate.json"
-    content, record = bytearray(model.read_bytes()), json.loads(certificate.read_text(encoding="utf-8"))
+    before = model.read_bytes()
+    content, record = bytearray(before), json.loads(certificate.read_text(encoding="utf-8"))
     if damage == "flipped bit":
         content[len(content) // 2] ^= 0x40
         model.write_bytes(content)
@@ -204,9 +215,7 @@ def test_a_damaged_export_is_made_anew(make_run: Any, damage: str) -> None:
     told: list[str] = []
     again = CTranslate2Translator(run, threads=1, warn=told.append)
     assert ["making an export" in text for text in told] == [True]
-    assert model.read_bytes() == again.folder.joinpath("model.bin").read_bytes() and model.stat().st_size == len(
-        content
-    )
+    assert again.folder == translator.folder and model.read_bytes() == before
     assert json.loads(certificate.read_text(encoding="utf-8"))["files"] == record["files"]
     assert texts(again.translate(LINES, beam_size=1)) == expected
 
@@ -244,6 +253,40 @@ def test_exports_of_a_stranger_lead_nowhere_and_are_not_waited_for(make_run: Any
             else:
                 assert any("making an export" in text for text in told)
                 assert (folder / "model.bin").is_file() and not (folder / "model.bin").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_making_an_export_reads_nothing_outside_of_the_run(kind: str, make_run: Any, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    if kind == "pipe":
+        os.mkfifo(outside)
+    else:
+        outside.write_text("the cat\n")
+    run = make_run(sections={"data": {"valid_source": str(outside), "valid_target": str(outside)}})
+    folder = CTranslate2Translator(run, threads=1, quantization="int8_float32").folder
+    record = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+    assert record["sentences"]["origin"] == "random pieces of the vocabulary" and record["sentences"]["count"] == 50
+    assert record["bounds"]["identical"] == 0.0  # they are no text
+
+
+def test_an_export_of_a_sparse_terabyte_is_not_hashed(make_run: Any) -> None:
+    run = make_run()
+    model = CTranslate2Translator(run, threads=1).folder / "model.bin"
+    size = model.stat().st_size
+    os.truncate(model, 1 << 40)
+    told: list[str] = []
+    CTranslate2Translator(run, threads=1, warn=told.append)
+    assert len(told) == 1 and model.stat().st_size == size
+
+
+def test_an_old_export_that_one_is_in_is_told_as_such(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    folder = CTranslate2Translator(run, threads=1).folder
+    monkeypatch.chdir(folder)
+    CTranslate2Translator(run, threads=1)  # it is sound
+    (folder / "model.bin").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"is the folder that you are in, or holds it; leave it first"):
+        CTranslate2Translator(run, threads=1)
 
 
 @pytest.mark.parametrize("damage", ["certificate", "other file", "folder in place of the model", "file for the folder"])
@@ -285,16 +328,22 @@ def test_a_run_where_no_export_can_be_kept_is_told_with_a_remedy(
         CTranslate2Translator(run, threads=1)
     (run / "exports").unlink()
 
-    def read_only(*_: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    for place, number, reason in (
+        ("seq2seq.export.folder.temporary_folder", errno.EROFS, "cannot be written (Read-only file system)"),
+        ("seq2seq.export.ctranslate2_format.write_ctranslate2", errno.ENOSPC, "no space left to write it"),
+    ):
 
-    monkeypatch.setattr("seq2seq.export.folder.temporary_folder", read_only)
-    with pytest.raises(ExportError) as error:
-        CTranslate2Translator(run, threads=1)
-    message = str(error.value)
-    assert message.startswith(f"{run}/exports/ctranslate2-float32: cannot be written (Read-only file system)")
-    assert f"translate once where {run} can be written" in message and f"`seq2seq export {run} FOLDER" in message
-    assert "\n" not in message
+        def fail(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(place, fail)
+        with pytest.raises(ExportError) as error:
+            CTranslate2Translator(run, threads=1)
+        monkeypatch.undo()
+        message = str(error.value)
+        assert message.startswith(f"{run}/exports/ctranslate2-float32: {reason}")
+        assert f"translate once where {run} can be written" in message and f"`seq2seq export {run} FOLDER" in message
+        assert "\n" not in message and not (run / "exports").exists()
 
 
 def test_ranking_by_the_power_of_the_length_is_a_choice(make_run: Any) -> None:
@@ -305,14 +354,11 @@ def test_ranking_by_the_power_of_the_length_is_a_choice(make_run: Any) -> None:
     assert one.score * ((5 + length) / 6) ** 0.6 == pytest.approx(two.score * length**0.6, rel=1e-4)
 
 
-def test_names_and_defaults_are_those_of_the_torch_engine() -> None:
+def test_names_of_files_are_those_of_runs() -> None:
     from seq2seq import checkpoints, run
 
     assert (light.CONFIG, light.MODEL_INFO) == (run.CONFIG, run.MODEL_INFO)
     assert (light.MODEL, light.CHECKPOINTS) == (checkpoints.MODEL, checkpoints.CHECKPOINTS)
-    for name in ("Translation", "TranslationResult"):
-        ours, theirs = getattr(torch_engine, name), getattr(light_options, name)
-        assert [field.name for field in fields(ours)] == [field.name for field in fields(theirs)]
 
 
 # The command line

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
-import subprocess
+import resource
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,15 @@ import pytest
 import torch
 
 from seq2seq.errors import OptionError, UserError
-from seq2seq.export import ctranslate2_format, huggingface_format
-from seq2seq.export.certificate import Bounds, Errors, bounds_for, our_logits
+from seq2seq.export import ctranslate2_format, huggingface_format, light
+from seq2seq.export.certificate import Bounds, our_logits
 from seq2seq.export.ctranslate2_format import CTranslate2Model
-from seq2seq.export.errors import ExportError
+from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.exporting import ODD_LINES, Certification, describe, export_run
-from seq2seq.export.folder import new_folder
 from seq2seq.export.huggingface_format import HuggingFaceModel
-from seq2seq.export.sentences import choose_sentences
-from seq2seq.files import write_json
+from seq2seq.export.light import LightRun
+from seq2seq.export.sentences import choose_sentences, made_up_sentences
+from seq2seq.files import RunError, UnwrittenError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.errors import DataError
@@ -47,6 +49,17 @@ CTRANSLATE2_ONLY: list[dict[str, Any]] = [
     {"head_size": 12},
     {"head_size": 6, "norm": "pre", "num_heads": 3},
 ]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As if the disk were full once a file has so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def name_of(model: dict[str, Any]) -> str:
@@ -195,7 +208,7 @@ def test_a_wrong_weight_fails_the_certificate_and_leaves_nothing(
         with pytest.raises(ExportError, match="not exported, as it would not do what") as error:
             export_run(run, tmp_path / "exports" / "out", to=to, certification=FEW)  # type: ignore[arg-type]
         assert error.value.exit_code == 1 and "\n" not in str(error.value)
-        assert list((tmp_path / "exports").iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_failed_export_leaves_the_one_before(make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,17 +216,11 @@ def test_a_failed_export_leaves_the_one_before(make_run: Any, tmp_path: Path, mo
     export_run(run, tmp_path / "out", to="ctranslate2", certification=FEW)
     before = (tmp_path / "out" / "certificate.json").read_bytes()
     nothing = Bounds(margin=0.0, largest=0.0, mean=0.0, identical=0.0)
-    monkeypatch.setattr("seq2seq.export.exporting.bounds_for", lambda quantization: nothing)
+    monkeypatch.setattr("seq2seq.export.exporting.bounds_for", lambda quantization, *, made_up: nothing)
     with pytest.raises(ExportError, match="log-probabilities differ by up to"):
         export_run(run, tmp_path / "out", to="ctranslate2", overwrite=True, certification=FEW)
     assert (tmp_path / "out" / "certificate.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
-
-
-def test_not_a_number_is_no_small_difference() -> None:
-    assert Errors.of([0.0, float("nan")]).largest == float("inf")
-    assert Errors.of([]).largest == 0.0
-    assert bounds_for("float32").largest < bounds_for("bfloat16").largest < bounds_for("int8").largest
 
 
 @pytest.mark.parametrize(
@@ -246,91 +253,6 @@ def test_folders_that_are_taken_are_left_alone(make_run: Any, tmp_path: Path) ->
     assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
 
 
-# Folders, without a model to put into them
-
-
-def write_export(folder: Path, text: str, *, overwrite: bool = False) -> None:
-    with new_folder(folder, overwrite=overwrite) as temporary:
-        (temporary / "model.bin").write_text(text)
-        write_json(temporary / "certificate.json", {"files": {"model.bin": "0"}})
-
-
-@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "plots/one.svg", "model.bin/mine"])
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_an_export_with_files_of_the_user_is_not_replaced(name: str, overwrite: bool, tmp_path: Path) -> None:
-    write_export(tmp_path / "out", "first")
-    write_export(tmp_path / "out", "second", overwrite=True)
-    mine = tmp_path / "out" / name
-    if name.startswith("model.bin"):
-        mine.parent.unlink()
-    mine.parent.mkdir(exist_ok=True)
-    mine.write_text("mine")
-    first = tmp_path / "out" / name.partition("/")[0]
-    with pytest.raises(ExportError) as error:
-        write_export(tmp_path / "out", "third", overwrite=overwrite)
-    assert str(error.value).startswith(f"{first}: is no part of the export") and "move it" in str(error.value)
-    assert mine.read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-@pytest.mark.parametrize("name", [".DS_Store", ".nfs0001", "Thumbs.db"])
-def test_what_systems_put_everywhere_does_not_keep_an_export_from_being_replaced(name: str, tmp_path: Path) -> None:
-    write_export(tmp_path / "out", "first")
-    (tmp_path / "out" / name).touch()
-    write_export(tmp_path / "out", "second", overwrite=True)
-    assert (tmp_path / "out" / "model.bin").read_text() == "second"
-
-
-def test_a_certificate_that_no_export_wrote_makes_no_export(tmp_path: Path) -> None:
-    for content in ("passed, with honours", "{}", '{"files": []}'):
-        (tmp_path / "certificate.json").write_text(content)
-        with pytest.raises(ExportError, match="something else than an export"):
-            write_export(tmp_path, "first", overwrite=True)
-        assert (tmp_path / "certificate.json").read_text() == content
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from seq2seq.export.folder import new_folder
-
-with new_folder(Path(sys.argv[1]), overwrite=True) as temporary:
-    (temporary / "model.bin").touch()
-    print("writing", flush=True)
-    sys.stdin.read()
-    os._exit(9)
-"""
-
-
-def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_running_one_is_not(tmp_path: Path) -> None:
-    mine = [tmp_path / name for name in (".out.mine.tmp", ".other.abcd1234.tmp", ".out.abcd1234.tmp.txt")]
-    for folder in mine:
-        folder.mkdir()
-    (tmp_path / ".out.abcd1234.old").mkdir()  # it was replaced when the kill came
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "writing\n"
-        write_export(tmp_path / "out", "first")
-        (running,) = {*tmp_path.iterdir()} - {*mine, tmp_path / "out"}
-        assert (running / "model.bin").exists()
-    assert running.exists()
-    write_export(tmp_path / "out", "second", overwrite=True)
-    assert {*tmp_path.iterdir()} == {*mine, tmp_path / "out"}
-    assert (tmp_path / "out" / "model.bin").read_text() == "second"
-
-
-def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ExportError, match="file: is a file where a folder should be; rename it"):
-        write_export(tmp_path / "file" / "out", "first")
-
-    def read_only(*_: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".out.12345678.tmp"))
-
-    monkeypatch.setattr("seq2seq.export.folder.temporary_folder", read_only)
-    with pytest.raises(ExportError, match=r"/out: cannot be written \(Read-only file system\); check the folder"):
-        write_export(tmp_path / "out", "first")
-
-
 @pytest.mark.parametrize(("to", "package"), [("ctranslate2", "ctranslate2"), ("huggingface", "transformers")])
 def test_a_missing_package_is_named_with_its_extra(
     to: Any, package: str, make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -346,6 +268,69 @@ def test_unknown_quantisations_are_refused(make_run: Any, tmp_path: Path) -> Non
     for to, quantization in (("ctranslate2", "int4"), ("huggingface", "int8")):
         with pytest.raises(OptionError, match=f"--quantization {quantization}"):
             export_run(make_run(), tmp_path / "out", to=to, quantization=quantization)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("to", ["ctranslate2", "huggingface"])
+def test_a_full_disk_is_told_in_one_line(to: Any, make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    with files_of_at_most(20_000), pytest.raises(UnwritableExportError) as error:
+        export_run(run, tmp_path / "new" / "out", to=to, certification=FEW)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path}/new/out: no space left to write it (") and error.value.exit_code == 1
+    assert message.endswith("free some space or choose another disk") and "\n" not in message
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_certificate_that_cannot_be_written_is_told_in_one_line(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UnwrittenError("no space left")
+
+    monkeypatch.setattr("seq2seq.export.exporting.write_json", full)
+    with pytest.raises(UnwritableExportError, match="no space left"):
+        export_run(make_run(), tmp_path / "out", to="ctranslate2", certification=FEW)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_sparse_terabyte_of_weights_is_not_hashed(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    with (run / "model.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    monkeypatch.setattr(light.hashlib, "file_digest", None)
+    for read in (lambda: export_run(run, tmp_path / "out", to="ctranslate2"), LightRun.open(run).hashes):
+        with pytest.raises(RunError, match=r"model\.safetensors: damaged: .* bytes"):
+            read()
+    with pytest.raises(OSError, match="too large"):  # of whatever is hashed
+        light.sha256_of(run / "model.safetensors")
+
+
+def test_weights_of_another_size_than_the_configurations_are_not_hashed(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = make_run(), make_run(name="other", d_ff=96)
+    shutil.copy(other / "model.safetensors", run)
+    monkeypatch.setattr(light.hashlib, "file_digest", None)
+    with pytest.raises(RunError, match=r"has shape .* the configuration says"):
+        LightRun.open(run).hashes()
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "message"),
+    [
+        ("encode", [5], "its tokenizer gives other pieces for "),
+        ("decode", "other", "its tokenizer gives 'other' for "),
+    ],
+)
+def test_an_exported_tokenizer_that_differs_fails_the_certificate(
+    method: str, wrong: Any, message: str, make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HuggingFaceModel, method, lambda self, given: wrong)
+    with pytest.raises(ExportError, match=f"not exported, as .*: {message}"):
+        export_run(make_run(), tmp_path / "out", to="huggingface", certification=Certification(most=3))
+    assert not (tmp_path / "out").exists()
 
 
 # Sentences
@@ -367,9 +352,41 @@ def test_sentences_are_given_held_out_or_made_up(tiny_run: Any, make_run: Any, t
     assert choose_sentences(config, tokenizer, given).lines == ("the cat", "the dog")
     with pytest.raises(DataError, match=r"4 lines and .* has 1"):
         choose_sentences(config, tokenizer, given, short)
-    given.write_text("\n\n")
-    with pytest.raises(UserError, match="no sentence"):
-        choose_sentences(config, tokenizer, given)
+    for content, where in (("\n\n", "it"), ("\n" * 800 + "the cat\n", "its first 800 lines")):
+        given.write_text(content)
+        with pytest.raises(UserError, match=f"no sentence of 1 to 200 pieces in {where};"):
+            choose_sentences(config, tokenizer, given)
+
+
+def test_a_vocabulary_that_gives_no_text_is_not_tried_for_ever(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Run.open(make_run()).tokenizer()
+    tried = 0
+
+    def serves(*_: object) -> bool:
+        nonlocal tried
+        tried += 1
+        assert tried < 10**5
+        return tried % 7 == 0 and tried < limit
+
+    monkeypatch.setattr("seq2seq.export.sentences._serves", serves)
+    limit = 30
+    assert len(made_up_sentences(tokenizer, 5).lines) == 4
+    tried, limit = 0, 0
+    with pytest.raises(ExportError, match="no text can be made up from the run's vocabulary"):
+        made_up_sentences(tokenizer, 5)
+    monkeypatch.setattr(type(tokenizer.source), "is_byte", lambda *_: True)
+    with pytest.raises(ExportError, match="no text can be made up from the run's vocabulary"):
+        made_up_sentences(tokenizer, 5)
+
+
+@pytest.mark.parametrize("name", ["valid_source", "valid_target", "valid_pairs"])
+def test_a_pipe_that_a_run_names_is_not_waited_for(name: str, make_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.en").write_text("the cat\n")
+    os.mkfifo(tmp_path / "pipe.tsv")
+    files = {"valid_source": str(tmp_path / "a.en"), "valid_target": str(tmp_path / "a.en")}
+    data = {**(files if name != "valid_pairs" else {}), name: str(tmp_path / "pipe.tsv")}
+    run = Run.open(make_run(sections={"data": data}))
+    assert choose_sentences(run.config(), run.tokenizer()).made_up
 
 
 # The numbers themselves, without the certificate
