@@ -363,10 +363,10 @@ class DecodingConfig(Section):
     batch_tokens: int = Field(default=8000, ge=1, le=1_000_000)
     """Padded source tokens times beam size, per batch."""
     alignment_layer: int | None = Field(default=None, ge=0)
-    """The decoder layer whose cross-attention gives word alignments, from 0; by default the one before the last (Garg
-    et al. 2019, arXiv 1909.02074)."""
+    """The decoder layer whose cross-attention gives word alignments, from 0, where `seq2seq explain` counts from 1; by
+    default the one before the last (Garg et al. 2019, arXiv 1909.02074)."""
     alignment_head: int = Field(default=-1, ge=-1)
-    """One of its heads, or (-1) the mean of them all."""
+    """One of its heads, from 0 as well, or (-1) the mean of them all."""
 
 
 class Config(Section):

@@ -105,4 +105,7 @@ def _usage_problem(error: Any) -> str:
     """What typer has to say about the arguments, with the value, and where to read on."""
     message, context, cause = error.format_message(), getattr(error, "ctx", None), error.__cause__
     given = f" (given: {cause.errors()[0]['input']!r})" if hasattr(cause, "errors") else ""
+    takes_text = context is not None and any(one.name == "sentence" for one in context.command.params)
+    if takes_text and hasattr(error, "option_name") and not getattr(error, "possibilities", None):
+        message = f"{message.strip()}; before a sentence that begins with a dash write --"
     return f"{message}{given}" + (f" (see {context.command_path} --help)" if context else "")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from seq2seq.inspection.explaining import Explanation
 
 WIDTH = 110  # columns of text that goes to no terminal
-FORMATS = (".png", ".pdf", ".svg")
+FORMATS = (".png", ".pdf", ".svg")  # of pictures
 KINDS = ("encoder", "decoder", "cross")
 
 
@@ -39,7 +39,12 @@ def explain(
     format_: Annotated[str, option("text|json", "Text, or one JSON object with every number.", "--format")] = "text",
     plot: Annotated[Path | None, option("FILE", "Draw attention, as .png, .pdf or .svg.")] = None,
     heads: Annotated[
-        str | None, option("|".join(KINDS), "With --plot: every head of this attention, not the mean of all.")
+        str | None,
+        option(
+            "|".join(KINDS),
+            "With --plot: every head of this attention, not the mean of all. Layers and heads count from 1 "
+            "(in decoding.alignment_layer and alignment_head from 0).",
+        ),
     ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
@@ -50,7 +55,7 @@ def explain(
 
     RUN is a run folder with a trained model. Prints the pieces of SENTENCE and what their embeddings are like, what
     encoder and decoder do with them layer by layer, where attention looks, and the probability of each piece that is
-    written next to its strongest alternatives.
+    written next to its strongest alternatives. Write -- before a SENTENCE that begins with a dash.
     """
     if format_ not in ("text", "json"):
         raise OptionError(f"--format {format_}: choose text or json")
@@ -72,8 +77,6 @@ def explain(
 
     translator = load_translator([Run.open(run)], "fp32", threads)
     explanation = explain_translation(translator, sentence, target, top=top, **search)  # type: ignore[arg-type]
-    if unknown := [piece[5:-1] for piece in explanation.source_pieces if piece.startswith("<unk:")]:
-        warn(f"unknown to the model's vocabulary, and lost: {' '.join(dict.fromkeys(unknown))}")
     if plot is not None:
         _draw(explanation, plot, heads)
     if format_ == "json":

@@ -5,10 +5,11 @@ Shapes: S source and T target pieces with end-of-sentence, H heads, L layers of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from seq2seq.decoding.options import Normalization, Options, text_of
 from seq2seq.decoding.scoring import longest_output
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
+from seq2seq.inspection.labels import printable
 from seq2seq.model.attention import AttentionWeights
 from seq2seq.model.layers import FeedForward
 from seq2seq.model.transformer import BOS, EOS, PAD, UNK, Transformer
@@ -33,9 +35,10 @@ Weighed = tuple[str, float]  # a piece, and how probable or how similar it is
 class Stack:
     """What the layers of the encoder, or of the decoder, do to N pieces.
 
-    similarity: cosine of each piece's state after each layer with its embedding, [L, N]. active: the share of the
-    feed-forward network's neurons that are above 0 before the activation, [L]. attention: self-attention, [L, H, N, N];
-    a row is a query and sums to 1.
+    similarity: cosine of each piece's state after each layer with what went into the first one, which is the embedding
+    plus the position, [L, N]; into the decoder goes the piece before each step. active: the share of the feed-forward
+    network's neurons that are above 0 before the activation, [L]. attention: self-attention, [L, H, N, N]; a row is a
+    query and sums to 1.
     """
 
     similarity: Tensor
@@ -51,7 +54,8 @@ class Explanation:
     end-of-sentence unless the translation was cut. Step t sees the pieces before it, begin-of-sentence first. Of text
     that is unknown to the vocabulary the piece is "<unk:" and that text.
 
-    given: the translation was given, not searched for. neighbours: for every source piece those whose embeddings are
+    given: the translation was given, not searched for. repetition: the search ran into a loop, and the translation is
+    cut; all else is of every piece that was found. neighbours: for every source piece those whose embeddings are
     most like its own (cosine); none for unknown text, of which nothing is learned. cross_attention [L, H, T, S].
     log_probabilities [T]: of each target piece after those before it, natural logarithms; ranks: how many are as
     probable or more. candidates: for every step the most probable pieces. by_layer: for every decoder layer and step,
@@ -62,6 +66,7 @@ class Explanation:
     source: str
     translation: str
     given: bool
+    repetition: bool
     source_pieces: list[str]
     target_pieces: list[str]
     neighbours: list[list[Weighed]]
@@ -75,7 +80,11 @@ class Explanation:
 
     @property
     def log_probability(self) -> float:
-        """Of the whole translation, natural logarithm: what `seq2seq score` gives."""
+        """Of all target pieces, natural logarithm.
+
+        `seq2seq score` gives the same of the translation, unless that was cut and says less (`repetition`, or no
+        end-of-sentence), or its text has other pieces than the search wrote.
+        """
         return float(self.log_probabilities.sum())
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +93,7 @@ class Explanation:
             "source": self.source,
             "translation": self.translation,
             "given": self.given,
+            "repetition": self.repetition,
             "log_probability": round(self.log_probability, 5),
             "source_pieces": self.source_pieces,
             "target_pieces": self.target_pieces,
@@ -96,6 +106,15 @@ class Explanation:
             "candidates": _rounded(self.candidates),
             "by_layer": _rounded(self.by_layer),
         }
+
+
+class _Output(NamedTuple):
+    """The translation that is looked at; ids: all that were given or found, with end-of-sentence where it came."""
+
+    text: str
+    ids: list[int]
+    given: bool
+    repetition: bool = False
 
 
 @torch.inference_mode()
@@ -111,8 +130,9 @@ def explain_translation(
 ) -> Explanation:
     """Looks at how `source` becomes `target`, or, where none is given, the translation that the translator finds.
 
-    top: how many candidates and neighbours. The others are those of `Translator.translate`. Raises OptionError for an
-    empty sentence, for several lines, for more pieces than anybody looks at, and for an ensemble.
+    top: how many candidates and neighbours. The others are those of `Translator.translate`. The translator's `warn` is
+    told of text that the model does not know, and of a loop. Raises OptionError for an empty sentence, for several
+    lines, for more pieces than anybody looks at, and for an ensemble.
     """
     if len(translator.models) > 1:
         raise OptionError("an ensemble has no inside of its own: name one run")
@@ -125,22 +145,35 @@ def explain_translation(
     source_ids = tokenizer.encode_source([source])[0]
     _check_length("sentence", len(source_ids), model, translator.config.max_source_length)
     if target is None:
-        options = Options(beam_size, length_penalty, length_normalization=length_normalization)
-        found = next(translator.stream([source], options)).hypotheses[0]
-        translation, target_ids = found.text, tokenizer.target_ids(found.pieces)
-        ended = found.ended
+        output = _found(
+            translator, source, Options(beam_size, length_penalty, length_normalization=length_normalization)
+        )
     else:
-        translation, target_ids, ended = target, tokenizer.encode_target([target])[0], True
-    _check_length("translation", len(target_ids), model)
-    output = [*target_ids, EOS] if ended else target_ids
-    explained = _look(model, tokenizer, [*source_ids, EOS], output, top, source, translation, target is not None)
+        output = _Output(target, [*tokenizer.encode_target([target])[0], EOS], True)
+    _check_length("translation", len(output.ids) - (output.ids[-1:] == [EOS]), model)
+    explained = _look(model, tokenizer, source, [*source_ids, EOS], output, top)
+    sources = _unknown(source_ids, source, tokenizer.source_spans(source))
+    targets = {} if target is None else _unknown(output.ids, target, tokenizer.target_spans(target))
+    for what, unknown in (("sentence", sources), ("translation", targets)):
+        if unknown:
+            text = " ".join(dict.fromkeys(unknown.values()))
+            translator.warn(f"the {what} has text that the model does not know, taken as <unk>: {text!r:.60}")
     return replace(
         explained,
-        source_pieces=_with_unknown(explained.source_pieces, source_ids, source, tokenizer.source_spans(source)),
-        target_pieces=explained.target_pieces
-        if target is None
-        else _with_unknown(explained.target_pieces, target_ids, target, tokenizer.target_spans(target)),
+        source_pieces=_with_unknown(explained.source_pieces, sources),
+        target_pieces=_with_unknown(explained.target_pieces, targets),
     )
+
+
+def _found(translator: Translator, source: str, options: Options) -> _Output:
+    """The best translation of one sentence."""
+    quiet = copy(translator)
+    quiet.warn = lambda text: None  # what it would say is of "line 1"
+    found = next(quiet.stream([source], options)).hypotheses[0]
+    if found.repetition:
+        translator.warn("the translation runs into a loop, where its text is cut")
+    ids = translator.tokenizer.target_ids(found.pieces)
+    return _Output(found.text, [*ids, EOS] if found.ended else ids, False, found.repetition)
 
 
 def _one_line(text: str, what: str) -> str:
@@ -150,19 +183,19 @@ def _one_line(text: str, what: str) -> str:
     return line
 
 
-def _with_unknown(pieces: list[str], ids: Sequence[int], line: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-    """The pieces of a line, and for unknown ones what stands there."""
-    shown = list(pieces)
-    for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=True)):
+def _unknown(ids: Sequence[int], line: str, spans: Sequence[tuple[int, int]]) -> dict[int, str]:
+    """What stands in a line where its pieces are unknown, by the places of the pieces; ids may end with others."""
+    found = {}
+    for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=False)):
         if piece == UNK:
             # Of a character that becomes several pieces the last one has it.
-            end = next((later for _, later in spans[place:] if later > begin), end)
-            shown[place] = f"<unk:{''.join(map(_printable, line[begin:end]))}>"
-    return shown
+            found[place] = line[begin : next((later for _, later in spans[place:] if later > begin), end)]
+    return found
 
 
-def _printable(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+def _with_unknown(pieces: Sequence[str], unknown: Mapping[int, str]) -> list[str]:
+    """The pieces, and for unknown ones what stands there."""
+    return [f"<unk:{printable(unknown[i])}>" if i in unknown else piece for i, piece in enumerate(pieces)]
 
 
 def _check_length(what: str, pieces: int, model: Transformer, configured: int = MOST_PIECES) -> None:
@@ -174,18 +207,16 @@ def _check_length(what: str, pieces: int, model: Transformer, configured: int = 
 def _look(
     model: Transformer,
     tokenizer: Tokenizer,
-    source_ids: list[int],
-    output_ids: list[int],
-    top: int,
     source: str,
-    translation: str,
-    given: bool,
+    source_ids: list[int],
+    output: _Output,
+    top: int,
 ) -> Explanation:
     """Runs the model once, teacher forced, and keeps what passes by."""
     device = model.target_embedding.device
     source_row = torch.tensor([source_ids], device=device)
-    output_row = torch.tensor([output_ids], device=device)
-    input_row = torch.tensor([[BOS, *output_ids[:-1]]], device=device)
+    output_row = torch.tensor([output.ids], device=device)
+    input_row = torch.tensor([[BOS, *output.ids[:-1]]], device=device)
     seen = AttentionWeights()
     with _watching(model.encoder_layers) as (encoder_states, encoder_active):
         memory, memory_mask = model.encode(source_row, attention=seen)
@@ -199,10 +230,11 @@ def _look(
     )
     return Explanation(
         source=source,
-        translation=translation,
-        given=given,
+        translation=output.text,
+        given=output.given,
+        repetition=output.repetition,
         source_pieces=tokenizer.source_pieces(source_ids),
-        target_pieces=tokenizer.target_pieces(output_ids),
+        target_pieces=tokenizer.target_pieces(output.ids),
         neighbours=_neighbours(model, tokenizer, source_ids, top),
         encoder=_stack(embedded[0], encoder_states, encoder_active, seen.encoder),
         decoder=_stack(embedded[1], decoder_states, decoder_active, seen.decoder),

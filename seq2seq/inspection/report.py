@@ -9,8 +9,10 @@ from rich.cells import cell_len
 from torch import Tensor
 
 from seq2seq.inspection.explaining import Explanation, Weighed
+from seq2seq.inspection.labels import shortened
 
 GAP = "  "
+LONGEST = 16  # columns of a piece: as many characters as SentencePiece learns; unknown text may have more
 
 
 def format_explanation(explanation: Explanation, top: int = 3, width: int = 110) -> str:
@@ -21,19 +23,18 @@ def format_explanation(explanation: Explanation, top: int = 3, width: int = 110)
     e = explanation
     sources, outputs = _labels(e.source_pieces), _labels(e.target_pieces)
     inputs = ["<s>", *outputs[:-1]]
-    heads = "one head" if e.cross_attention.shape[1] == 1 else f"mean of {e.cross_attention.shape[1]} heads"
+    heads = heads_of(e.cross_attention)
     tables = {
         "Embeddings (3.4): the pieces of the source, and those whose embeddings are most like theirs (cosine)": [
             [str(number), piece, *map(_weighed, similar)]
-            for number, (piece, similar) in enumerate(zip(e.source_pieces, e.neighbours, strict=True), 1)
+            for number, (piece, similar) in enumerate(zip(_short(e.source_pieces), e.neighbours, strict=True), 1)
         ],
-        "Encoder: how much a piece is still like its embedding after each layer (cosine)": [
-            _header(len(e.encoder.similarity)),
-            *(
-                [piece, *(f"{value:.2f}" for value in row)]
-                for piece, row in zip(sources, e.encoder.similarity.T.tolist(), strict=True)
-            ),
-        ],
+        "Encoder: how much a piece is still like what went in, embedding plus position, after each layer (cosine)": (
+            _similarity(e.encoder.similarity, sources)
+        ),
+        "Decoder: the same of the piece that goes into each step, which is the one written before (cosine)": (
+            _similarity(e.decoder.similarity, inputs)
+        ),
         f"Encoder self-attention (3.2): where each piece looks, in percent, {heads}": _attention(
             e.encoder.attention, sources, sources, top
         ),
@@ -51,15 +52,17 @@ def format_explanation(explanation: Explanation, top: int = 3, width: int = 110)
         "Probabilities (3.4): of each piece written (its logarithm, its rank), and the most probable ones": [
             [str(number), piece, _percent(math.exp(log)), f"{log:.2f}", f"#{rank}", *map(_probable, candidates)]
             for number, (piece, log, rank, candidates) in enumerate(
-                zip(e.target_pieces, e.log_probabilities.tolist(), e.ranks, e.candidates, strict=True), 1
+                zip(_short(e.target_pieces), e.log_probabilities.tolist(), e.ranks, e.candidates, strict=True), 1
             )
         ],
     }
     mean = e.log_probability / len(e.target_pieces)
+    loop = [f"{'':17}of all {len(e.target_pieces)} pieces below; the translation above is cut, as it runs into a loop"]
     head = [
         f"source           {e.source}",
         f"translation      {e.translation}{'  (given)' if e.given else ''}",
         f"log-probability  {e.log_probability:.4f}, {mean:.4f} a piece",
+        *(loop if e.repetition else []),
         "",
         "A row is a piece of the source, or the piece that a step of the decoder writes. ▁ is the space before a word,",
         "(5) the fifth piece, where it comes more than once; <s> and </s> are the beginning and the end of a sentence.",
@@ -89,18 +92,27 @@ def _lines(rows: Sequence[Sequence[str]], columns: Sequence[int], widths: Sequen
             yield GAP + GAP.join(cell + " " * (width - cell_len(cell)) for cell, width in cells).rstrip()
 
 
+def heads_of(weights: Tensor) -> str:
+    """What a mean over the heads of weights [L, H, T, S] is of."""
+    return "one head" if weights.shape[1] == 1 else f"mean of {weights.shape[1]} heads"
+
+
+def _short(pieces: Sequence[str]) -> list[str]:
+    return [shortened(piece, LONGEST) for piece in pieces]
+
+
 def _labels(pieces: Sequence[str]) -> list[str]:
-    """Pieces, with their number behind those that come more than once."""
-    numbered = enumerate(pieces, 1)
-    return [f"{piece}({number})" if pieces.count(piece) > 1 else piece for number, piece in numbered]
+    """Pieces, with their number behind those that come more than once, as they are shown."""
+    short = _short(pieces)
+    return [f"{piece}({number})" if short.count(piece) > 1 else piece for number, piece in enumerate(short, 1)]
 
 
 def _weighed(weighed: Weighed) -> str:
-    return f"{weighed[0]} {weighed[1]:.2f}"
+    return f"{shortened(weighed[0], LONGEST)} {weighed[1]:.2f}"
 
 
 def _probable(weighed: Weighed) -> str:
-    return f"{weighed[0]} {_percent(weighed[1])}"
+    return f"{shortened(weighed[0], LONGEST)} {_percent(weighed[1])}"
 
 
 def _percent(probability: float) -> str:
@@ -114,6 +126,12 @@ def _percent(probability: float) -> str:
 
 def _header(layers: int) -> list[str]:
     return ["", *(f"layer {number}" for number in range(1, layers + 1))]
+
+
+def _similarity(similarity: Tensor, pieces: Sequence[str]) -> list[list[str]]:
+    """Of each piece, by layer: similarity [L, N]."""
+    values = ([f"{value:.2f}" for value in row] for row in similarity.T.tolist())
+    return [_header(len(similarity)), *([piece, *row] for piece, row in zip(pieces, values, strict=True))]
 
 
 def _attention(weights: Tensor, queries: Sequence[str], keys: Sequence[str], top: int) -> list[list[str]]:

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 from seq2seq.config import DecodingConfig, ModelConfig
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
-from seq2seq.inspection.explaining import MOST_PIECES, Explanation, _with_unknown, explain_translation
+from seq2seq.inspection.explaining import MOST_PIECES, Explanation, _unknown, _with_unknown, explain_translation
+from seq2seq.inspection.labels import printable, shortened
 from seq2seq.inspection.report import _percent, format_explanation
 from seq2seq.model.transformer import EOS, UNK, Transformer
 
@@ -210,10 +212,64 @@ def test_unknown_text_is_shown_as_it_stands(untrained: Translator) -> None:
 
 
 def test_unknown_text_has_a_name_where_one_character_becomes_several_pieces() -> None:
-    shown = _with_unknown(
-        ["▁", "1", "<unk>", "2", "▁x"], [7, 8, UNK, 9, 10], "½ x", [(0, 0), (0, 0), (0, 0), (0, 1), (1, 3)]
+    spans = [(0, 0), (0, 0), (0, 0), (0, 1), (1, 3)]
+    unknown = _unknown([7, 8, UNK, 9, 10], "½ x", spans)
+    assert _with_unknown(["▁", "1", "<unk>", "2", "▁x"], unknown) == ["▁", "1", "<unk:½>", "2", "▁x"]
+
+
+def test_unknown_text_is_told_once_and_of_either_side(translator: Translator, run_cli: Cli, tiny_run: Any) -> None:
+    remark = "seq2seq: the {} has text that the model does not know, taken as <unk>: {!r}\n"
+    result = run_cli("explain", tiny_run.path, "the 猫\tcat 猫", *ONE)
+    assert (result.code, result.err) == (0, remark.format("sentence", "猫\t 猫"))
+    result = run_cli("explain", tiny_run.path, "the 猫", "--target", "die 😀 Katze", *ONE)
+    assert (result.code, result.err) == (0, remark.format("sentence", "猫") + remark.format("translation", "😀"))
+
+
+def test_a_loop_is_told_and_the_probability_is_of_all_pieces(untrained: Translator) -> None:
+    said: list[str] = []
+    config = untrained.config.model_copy(update={"max_extra_length": 12})
+    loops = Translator.of(untrained.model, untrained.tokenizer, config, said.append)
+    with torch.no_grad():
+        loops.model.output_weight.zero_()  # every piece is as probable, and the first is taken
+    found = (
+        Translator.of(loops.model, loops.tokenizer, config).translate([SENTENCE], length_penalty=3.0)[0].hypotheses[0]
     )
-    assert shown == ["▁", "1", "<unk:½>", "2", "▁x"]
+    explained = explain_translation(loops, SENTENCE, length_penalty=3.0)
+    assert found.repetition and explained.repetition and explained.translation == found.text
+    assert said == ["the translation runs into a loop, where its text is cut"]
+    pieces = len(explained.target_pieces)
+    assert pieces > len(untrained.tokenizer.encode_target([found.text])[0]) + 1
+    assert explained.log_probability == pytest.approx(found.log_probability, abs=1e-3)
+    assert f"of all {pieces} pieces below; the translation above is cut" in format_explanation(explained)
+    assert explained.to_dict()["repetition"] is True
+    assert not explain_translation(loops, SENTENCE, found.text).repetition  # given, it is not cut
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "short"),
+    [
+        ("▁horse", 6, "▁horse"), ("▁horses", 6, "▁hors…"), ("<unk:猫猫猫猫>", 12, "<unk:猫猫猫…"),
+        ("猫猫猫", 6, "猫猫猫"), ("猫猫猫", 5, "猫猫…"), ("猫猫猫", 4, "猫…"), ("a b", 3, "a b"), ("a bc", 3, "a…"),
+    ],
+)  # fmt: skip
+def test_long_text_is_shortened_to_columns(text: str, most: int, short: str) -> None:
+    assert shortened(text, most) == short
+
+
+def test_what_cannot_be_seen_is_escaped() -> None:
+    assert printable("a\t猫\x1b ▁") == "a\\t猫\\x1b ▁"
+
+
+def test_a_long_unknown_word_does_not_widen_the_text(untrained: Translator) -> None:
+    word = "猫" * 50
+    explained = explain_translation(untrained, f"the {word} cat {word}狗", "die Katze")
+    assert f"<unk:{word}>" in explained.source_pieces  # as in JSON
+    _, *tables = format_explanation(explained).split("\n\n")
+    assert "<unk:猫猫猫猫猫…" in "".join(tables) and "猫" * 6 not in "".join(tables)
+    places = [i for i, piece in enumerate(explained.source_pieces, 1) if piece.startswith("<unk:")]
+    for place in places:  # shown alike, they have numbers
+        assert f"<unk:猫猫猫猫猫…({place})" in "".join(tables)
+    assert len(places) == 2
 
 
 @pytest.mark.parametrize(
@@ -238,7 +294,7 @@ def explained_by_hand() -> Explanation:
         return Stack(torch.full((1, size), 0.5), torch.tensor([share]), attention)
 
     return Explanation(
-        source="狗", translation="ja ja", given=True, source_pieces=["狗", "</s>"],
+        source="狗", translation="ja ja", given=True, repetition=False, source_pieces=["狗", "</s>"],
         target_pieces=["▁ja", "▁ja", "</s>"], neighbours=[[("▁猫", 0.75)], [("▁x", 0.25)]],
         encoder=stack(2, 0.125), decoder=stack(3, 0.5),
         cross_attention=torch.tensor([[[[0.9, 0.1], [0.004, 0.996], [0.5, 0.5]]]]),
@@ -256,9 +312,10 @@ def test_the_report_says_what_was_seen() -> None:
     ]  # fmt: skip
     titles, tables = [block[0] for block in blocks[2:]], [block[1:] for block in blocks[2:]]
     assert all("one head" in title for title in titles if "attention" in title.lower())
-    embeddings, encoder, self_attention, decoder, cross, feed_forward, by_layer, probabilities = tables
+    embeddings, encoder, inputs, self_attention, decoder, cross, feed_forward, by_layer, probabilities = tables
     assert embeddings == ["  1  狗    ▁猫 0.75", "  2  </s>  ▁x 0.25"]  # wide characters count twice
     assert encoder == ["        layer 1", "  狗    0.50", "  </s>  0.50"]
+    assert inputs == ["          layer 1", "  <s>     0.50", "  ▁ja(1)  0.50", "  ▁ja(2)  0.50"]
     assert self_attention == ["        layer 1", "  狗    狗 100", "  </s>  </s> 100"]
     assert decoder == ["          layer 1", "  ▁ja(1)  <s> 100", "  ▁ja(2)  ▁ja(1) 100", "  </s>    ▁ja(2) 100"]
     assert cross[1:] == ["  ▁ja(1)  狗 90 </s> 10", "  ▁ja(2)  </s> 100", "  </s>    狗 50 </s> 50"]
@@ -327,6 +384,7 @@ def test_the_command_prints_the_report(run_cli: Cli, tiny_run: Any, translator: 
         (["a\udcff"], ["SENTENCE", "is not UTF-8 text"]),
         ([SENTENCE, "--target", "a\udcff"], ["--target", "is not UTF-8 text"]),
         ([SENTENCE, "--top", "0"], ["--top"]),
+        (["- the cat"], ["No such option: -;", "before a sentence that begins with a dash write --"]),
         ([SENTENCE, "--beam-size", "0", *ONE], ["--beam-size 0"]),
     ],
 )
@@ -340,10 +398,36 @@ def test_mistakes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sentence_may_begin_with_a_dash(run_cli: Cli, tiny_run: Any) -> None:
+    result = run_cli("explain", tiny_run.path, *ONE, "--", "- the cat")
+    assert result.code == 0 and result.lines[0] == "source           - the cat"
+    assert "begins with a dash" not in run_cli("explain", tiny_run.path, SENTENCE, "--plto", "a.png").err
+    assert "begins with a dash" not in run_cli("translate", tiny_run.path, "-x").err  # takes no sentence
+
+
 class TestPictures:
     @pytest.fixture(autouse=True)
     def matplotlib(self) -> None:
         pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+
+    @pytest.fixture
+    def drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+        """The figure that is drawn of an explanation."""
+        from seq2seq.inspection import pictures
+
+        figures: list[Any] = []
+        save = pictures._save
+
+        def keep(figure: Any, path: Path) -> bool:
+            figures.append(figure)
+            return save(figure, path)
+
+        def draw(explained: Explanation, heads: Any = None) -> Any:
+            pictures.draw_attention(explained, tmp_path / "a.png", heads)
+            return figures[-1]
+
+        monkeypatch.setattr(pictures, "_save", keep)
+        return draw
 
     @pytest.mark.parametrize(("suffix", "begin"), [("png", b"\x89PNG"), ("PDF", b"%PDF"), ("svg", b"<?xml")])
     def test_a_picture_is_of_the_kind_that_its_name_says(self, tmp_path: Path, suffix: str, begin: bytes) -> None:
@@ -375,7 +459,7 @@ class TestPictures:
     def test_what_is_seen_is_drawn(self, tmp_path: Path) -> None:
         from seq2seq.inspection.pictures import draw_attention
 
-        explained = dataclasses.replace(explained_by_hand(), source_pieces=["▁dog", "</s>"])
+        explained = dataclasses.replace(explained_by_hand(), source="dog", source_pieces=["▁dog", "</s>"])
         other = dataclasses.replace(explained, cross_attention=explained.cross_attention.flip(-1))
         pictures = set()
         for one, heads in ((explained, None), (other, None), (explained, "cross"), (other, "cross")):
@@ -383,12 +467,73 @@ class TestPictures:
             pictures.add((tmp_path / "a.png").read_bytes())
         assert len(pictures) == 4
 
-    def test_kinds_of_attention_and_pictures_are_those_of_the_command(self) -> None:
+    def test_kinds_of_attention_are_those_of_the_command(self) -> None:
         from seq2seq.commands import explaining
         from seq2seq.inspection import pictures
 
-        assert list(explaining.KINDS) == list(pictures.TITLES)
-        assert explaining.FORMATS == pictures.FORMATS
+        assert list(explaining.KINDS) == list(pictures.MEANINGS)
+
+    def test_a_picture_says_what_it_shows(self, untrained: Translator, drawn: Callable[..., Any]) -> None:
+        explained = explain_translation(untrained, f"{SENTENCE}\t$x$ {'д' * 99}", TRANSLATION)
+        figure = drawn(explained)
+        sentence, translation = figure.get_suptitle().split("\n")
+        assert sentence.startswith(f"{SENTENCE}\\t$x$ ддд") and sentence.endswith("…")
+        assert translation == f"{TRANSLATION} (given)"
+        said = [(part.get_suptitle(), part.get_supylabel(), part.get_supxlabel()) for part in figure.subfigs]
+        assert said == [
+            ("encoder self-attention, mean of 3 heads", "piece of the source", "where it looks in the source"),
+            ("decoder self-attention, mean of 3 heads", "piece to write", "where it looks in what is written"),
+            ("attention to the source, mean of 3 heads", "piece to write", "where it looks in the source"),
+        ]
+        titles = [[axis.get_title() for axis in part.axes if axis.get_title()] for part in figure.subfigs]
+        assert titles == [["layer 1", "layer 2"], *[["layer 1", "layer 2", "layer 3"]] * 2]
+        every = drawn(dataclasses.replace(explained, given=False, repetition=True), "encoder")
+        assert every.get_suptitle().endswith(f"{TRANSLATION} (cut)")
+        assert [part.get_suptitle() for part in every.subfigs] == ["encoder self-attention, every head"]
+        assert [axis.get_title() for axis in every.axes if axis.get_title()] == [
+            f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2, 3)
+        ]
+
+    @pytest.mark.parametrize("heads", [None, "cross"])
+    def test_small_weights_are_seen_and_the_scale_says_what_they_are(
+        self, drawn: Callable[..., Any], heads: str | None
+    ) -> None:
+        explained = explained_by_hand()
+        weights = torch.full((1, 1, 3, 2), 0.02)
+        weights[0, 0, 1] = torch.tensor([0.08, 0.0])
+        figure = drawn(dataclasses.replace(explained, cross_attention=weights), heads)
+        part = figure.subfigs[-1]
+        panel, scale = part.axes
+        [image] = panel.get_images()
+        shades = image.norm(image.get_array())
+        assert shades.tolist() == [[pytest.approx(0.5)] * 2, [1.0, 0.0], [pytest.approx(0.5)] * 2]
+        assert scale.get_ylabel() == "weight (square-root scale)"
+        assert scale.get_ylim() == pytest.approx((0.0, 0.08))
+
+    @pytest.mark.parametrize("heads", [None, "encoder", "decoder", "cross"])
+    @pytest.mark.parametrize("source", ["cat", f"a {'д' * 60} cat", SENTENCE], ids=["short", "unknown", "usual"])
+    def test_nothing_is_drawn_over_anything_else(
+        self, untrained: Translator, drawn: Callable[..., Any], source: str, heads: str | None
+    ) -> None:
+        figure = drawn(explain_translation(untrained, source, TRANSLATION), heads)
+        boxes = [axis.get_tightbbox() for axis in figure.axes if axis.axison]  # with titles and labels
+        boxes += [
+            text.get_window_extent()
+            for part in (figure, *figure.subfigs)
+            for text in (part._suptitle, part._supxlabel, part._supylabel)
+            if text is not None
+        ]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        panels = [axis.get_window_extent() for axis in figure.axes if axis.get_title()]
+        assert min(min(panel.width, panel.height) for panel in panels) > 0.7 * figure.dpi  # an inch, nearly
+
+    def test_more_heads_than_fit_have_labels_of_some_size(self) -> None:
+        from seq2seq.inspection.pictures import _sizes
+
+        pieces = ["▁donaudampf…"] * 200
+        side, label = _sizes([("", torch.zeros(200, 200), pieces, pieces)], 80)
+        assert (side, label) == (1.0, 1.0)
 
     def test_a_matplotlib_that_does_not_work_is_told_before_the_search(
         self, run_cli: Cli, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -407,7 +552,9 @@ class TestPictures:
     def test_characters_without_a_font_are_told_of(self, tmp_path: Path) -> None:
         from seq2seq.inspection.pictures import draw_attention
 
-        unknown = dataclasses.replace(explained_by_hand(), source_pieces=["\ue123$x$", "</s>"])
-        assert not draw_attention(unknown, tmp_path / "a.png")
-        known = dataclasses.replace(explained_by_hand(), source_pieces=["▁$x$ \\alpha $", "</s>"])
+        known = dataclasses.replace(
+            explained_by_hand(), source="$x$ \\alpha $\t", source_pieces=["▁$x$ \\alpha $", "</s>"]
+        )
         assert draw_attention(known, tmp_path / "a.png")
+        for change in ({"source": "狗\U000e0100"}, {"source_pieces": ["\ue123$x$", "</s>"]}):
+            assert not draw_attention(dataclasses.replace(known, **change), tmp_path / "a.png")  # type: ignore[arg-type]
