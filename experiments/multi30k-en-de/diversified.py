@@ -9,7 +9,8 @@ training that was interrupted is resumed. Nothing but the 29,000 pairs is used.
 
 `--teachers three` is the same in less than half the time: two forward teachers and a backward one, all of preset
 `quick`, and students of `tiny`'s size. `--teachers two` is a forward and a backward one, two translations of each, and
-wide students with BPE-dropout of the source. With `--student-set training.max_steps=6600` those learn for longer.
+wide students with BPE-dropout of the source. With `--student-set training.max_steps=6600` those learn for longer. With
+`--rounds 2` the students, and the backward teachers, translate the corpus once more, and others learn from that.
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ class Experiment:
             seq2seq("train", str(self.recipe.config), *corpus, *begin, "--run-dir", str(run), *resume, *options)
         return run
 
-    def diversify(self, forward: list[Path], backward: list[Path], n_best: int) -> list[str]:
+    def diversify(self, name: str, forward: list[Path], backward: list[Path], n_best: int) -> list[str]:
         """The corpus and what the runs make of it, `n_best` translations of a line each."""
-        output = self.folder / "diversified"
+        output = self.folder / name
         corpus = self.files("en", "de", output, gzipped=False)
         if not all(Path(file).exists() for file in (corpus[1], corpus[3])):
             runs = [("--forward", run) for run in forward] + [("--backward", run) for run in backward]
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--student-set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for the students, after --set"
     )
+    parser.add_argument("--rounds", type=int, choices=(1, 2), default=1, help="2: the students teach others")
     parser.add_argument("--teachers", choices=tuple(STUDENTS), default="six")
     parser.add_argument("--folder", type=Path, help="runs/m30k-best-VARIANT, m30k-three-VARIANT, m30k-two-VARIANT")
     parser.add_argument("--label", help="what the results are called, before the seed; needed with --set")
@@ -141,16 +143,23 @@ def main() -> None:
         parser.error("--set, --student-set: other settings are another result: give it a --label")
     teachers, variant = arguments.teachers, arguments.only
     folder = arguments.folder or Path("runs") / f"m30k-{FOLDERS[teachers]}-{variant}"
-    label = arguments.label or f"{variant}, {LABELS[teachers]}"
+    label = arguments.label or f"{variant}, {LABELS[teachers]}{', two rounds' * (arguments.rounds - 1)}"
     experiment = Experiment(variant, folder, label, arguments.set)
     ensure_downloads(load_config(experiment.recipe.config).data.downloads, print)
 
     train = {"six": experiment.six_teachers, "three": experiment.three_teachers, "two": experiment.two_teachers}
-    more = experiment.diversify(*train[teachers](), n_best=2 if teachers == "two" else 1)
+    forward, backward = train[teachers]()
     preset, *settings = STUDENTS[teachers]
-    experiment.settings += arguments.student_set
-    for seed in arguments.seeds:
-        student = experiment.train(f"student-{seed}", more, f"training.seed={seed}", *settings, preset=preset)
+    general = list(experiment.settings)
+    for corpus, name in (("diversified", "student"), ("second", "second"))[: arguments.rounds]:
+        experiment.settings = general
+        more = experiment.diversify(corpus, forward, backward, n_best=2 if teachers == "two" else 1)
+        experiment.settings = general + arguments.student_set
+        forward = [
+            experiment.train(f"{name}-{seed}", more, f"training.seed={seed}", *settings, preset=preset)
+            for seed in arguments.seeds
+        ]
+    for student in forward:  # of the last round
         experiment.measure(student)
 
 
