@@ -128,7 +128,7 @@ def _draw_group(part: Any, group: Sequence[Sequence[Panel]], columns: int, label
             axis.set_title(title, fontsize=size)
             axis.tick_params(length=0)
     bar = part.colorbar(image, ax=grid, shrink=0.9 if len(group) == 1 else 0.3, pad=0.01)
-    bar.set_label("weight (square-root scale)", fontsize=size)
+    bar.set_label("weight (square-root scale)", fontsize=size, labelpad=size / 2)
     bar.ax.tick_params(labelsize=0.9 * size)
 
 

@@ -512,12 +512,12 @@ class TestPictures:
     @pytest.mark.parametrize("untrained", ["post"], indirect=True)
     @pytest.mark.parametrize("heads", [None, "encoder"])
     @pytest.mark.parametrize(
-        "source", ["", "cat", f"a {'д' * 60} cat", SENTENCE], ids=["one", "short", "long", "usual"]
+        "source", ["", "cat", f"a {'д' * 60} cat", SENTENCE], ids=["one layer", "short", "long", "usual"]
     )
     def test_nothing_is_drawn_over_anything_else(
         self, untrained: Translator, drawn: Callable[..., Any], source: str, heads: str | None
     ) -> None:
-        explained = dataclasses.replace(explained_by_hand(), source="dog")  # one layer, one head
+        explained = dataclasses.replace(explained_by_hand(), source="dog", source_pieces=["▁dog", "</s>"])
         if source:
             explained = explain_translation(untrained, source, "Katze" if source == "cat" else TRANSLATION)
         figure = drawn(explained, heads)
