@@ -84,8 +84,10 @@ def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | 
         return None
     if sound_tokenizer(run) is None:
         _mend_tokenizer(config, run, observer)
-    later = f"{resume_command(run.path)} --set training.max_steps={2 * state.step}"
-    if out_of_patience(config.training, state):
+    later, impatient = resume_command(run.path), out_of_patience(config.training, state)
+    if not impatient or state.horizon is None or state.step >= state.horizon:  # else there is a later end already
+        later += f" --set training.max_steps={2 * state.step}"
+    if impatient:
         later += " --set training.patience=0"
     observer.message(f"{run.path}: finished already, at step {state.step:,}; to go on, give it a later end: {later}")
     _complete_description(config, run)

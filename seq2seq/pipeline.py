@@ -33,7 +33,7 @@ from seq2seq.text.corpus import source_hashes
 from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
 from seq2seq.text.sampling import SampledPairs
-from seq2seq.training.horizon import check_end
+from seq2seq.training.horizon import check_end, early_end
 from seq2seq.training.state import Interrupted, Observer
 from seq2seq.training.trainer import Trainer
 
@@ -282,7 +282,8 @@ def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Ob
     trainer.set_horizon()
     if trainer.done():
         if resumed:
-            observer.message(f"step {trainer.state.step:,} is at or past the end that is asked for: nothing is trained")
+            past = f"step {trainer.state.step:,} is at or past the end that is asked for"
+            observer.message(f"{early_end(config.training, trainer.state) or past}: nothing is trained")
         return
     decode = _validator(config, corpora, longest=True)
     mapped = corpora.train.path.stat().st_size

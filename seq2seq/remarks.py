@@ -6,17 +6,17 @@ import re
 import sys
 
 MOST = 20  # of a kind, before they are only counted
-_NUMBERS = re.compile(r"(?<![\w-])\d[\d,]*(?![\w-])")
+_VARYING = re.compile(r"(?<![\w-])\d[\d,]*(?![\w-])|'[^']*'$")  # numbers, and text that is quoted at the end
 
 
 class Remarks:
-    """Call it with a warning. Two warnings are of one kind when nothing but their numbers differs."""
+    """Call it with a warning. Warnings are of one kind when nothing but numbers, or text quoted at the end, differs."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, str]] = {}  # kind: how many, and the first that was not shown
 
     def __call__(self, text: str) -> None:
-        kind = _NUMBERS.sub("0", text)
+        kind = _VARYING.sub("0", text)
         count, example = self._seen.get(kind, (0, ""))
         count += 1
         self._seen[kind] = count, example or (text if count > MOST else "")

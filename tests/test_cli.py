@@ -774,14 +774,17 @@ def test_an_interrupt_while_the_test_set_is_translated_tells_how_to_score_it(
 def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: Path) -> None:
     path = tmp_path / "run"
     impatient = ["--set", "training.patience=1", "--set", "training.validate_every=1", "--set", "training.max_steps=50"]
-    assert in_corpus("recipe.toml", "--run-dir", path, *impatient).code == 0
+    first = in_corpus("recipe.toml", "--run-dir", path, *impatient)
     last = Run(path).info()["training"]["steps"]
-    assert last < 50
+    reason = f"no better validation for training.patience = 1: stopped at step {last} of "
+    assert first.code == 0 and last < 50 and f"{reason}50\n" in first.err
+    longer = in_corpus("--run-dir", path, "--resume", "--set", "training.max_steps=60")
+    assert longer.code == 0 and f"{reason}60: nothing is trained\n" in longer.err
     said = in_corpus("--run-dir", path, "--resume").err.splitlines()[-1]
-    assert said.endswith(f"--set training.max_steps={2 * last} --set training.patience=0")
+    assert said.endswith(f"a later end: seq2seq train --run-dir {path} --resume --set training.patience=0")
     more = in_corpus(*said.partition("seq2seq train ")[2].split())
     assert more.code == 0, more.err
-    assert Run(path).info()["training"]["steps"] == 2 * last
+    assert Run(path).info()["training"]["steps"] == 60
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors", "tokenizer.model", "a bit of tokenizer.model"])
@@ -1311,6 +1314,22 @@ def test_bleu_is_tokenised_as_in_training(benchmark: Cli, tiny_run: Any, tmp_pat
     assert "tok:13a" in benchmark(other, *bleu, "--tokenize", "13a").out
     both = benchmark(other, "runs/recipe", *bleu)
     assert "tok:13a" in both.out and "in training it was by 13a and char" in both.err
+
+
+def test_warnings_of_different_text_are_of_one_kind(translate: Cli) -> None:
+    told = translate(lines=[f"the {chr(0x4E00 + number)}" for number in range(30)]).err.splitlines()
+    assert len(told) == 21 and told[19].endswith("(more like this are counted, not shown)")
+    assert "10 more were like this: line 21 has text that the model does not know" in told[20] and "且" in told[20]
+
+
+def test_each_runs_warnings_are_counted_anew(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "second")
+    for name, word in (("t.en", "\N{SNOWMAN}"), ("t.de", "x")):
+        (tmp_path / name).write_text(f"{word}\n" * 25, encoding="utf-8")
+    test = ("--source", tmp_path / "t.en", "--reference", tmp_path / "t.de", "--metrics", "chrf")
+    result = benchmark("runs/recipe", tmp_path / "second", *test)
+    assert result.code == 0 and result.err.count("5 more were like this") == 2
+    assert result.err.index("5 more were") < result.err.index(f"translating with {tmp_path / 'second'}")
 
 
 def test_what_is_tokenised_already_or_takes_long_is_remarked_on(benchmark: Cli, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seq2seq.config import Config
 from seq2seq.files import write_atomic
 from seq2seq.recipe import build_config, load_config
 
@@ -63,28 +64,25 @@ def settings_of(run: Path) -> dict[str, Any]:
     """The preset of a run, and what its configuration changes of it, but for the corpus."""
     config = load_config(run / "config.toml")
     preset = build_config({}, preset=config.preset or None)
-    changed: dict[str, Any] = {"preset": config.preset}
+    return {"preset": config.preset, **differences(config, preset)}
+
+
+def differences(config: Config, other: Config) -> dict[str, Any]:
+    """What a configuration has otherwise than another, but for the corpus."""
+    found: dict[str, Any] = {}
     for section in ("tokenizer", "model", "training", "decoding"):
-        own, other = getattr(config, section).model_dump(), getattr(preset, section).model_dump()
-        changed |= {f"{section}.{name}": value for name, value in own.items() if value != other[name]}
-    return changed
-
-
-def other_settings(run: Path, recipe: Path, preset: str, settings: Sequence[str]) -> list[str]:
-    """What a finished run was trained with that is not asked for now, but for the corpus and the threads."""
-    found, asked = load_config(run / "config.toml"), load_config(recipe, preset=preset, overrides=settings)
-    return [
-        f"{section}.{name} = {value}"
-        for section in ("tokenizer", "model", "training", "decoding")
-        for name, value in getattr(found, section).model_dump().items()
-        if value != getattr(getattr(asked, section), name) and name != "num_threads"
-    ]
+        own, others = getattr(config, section).model_dump(), getattr(other, section).model_dump()
+        found |= {f"{section}.{name}": value for name, value in own.items() if value != others[name]}
+    return found
 
 
 def check_settings(run: Path, recipe: Path, preset: str, settings: Sequence[str], remedy: str) -> None:
-    """Ends the program where a finished run was trained with other settings than are asked for."""
-    if other := other_settings(run, recipe, preset, settings):
-        sys.exit(f"{run} was trained with other settings ({', '.join(other)}): {remedy}")
+    """Ends the program where a finished run was trained with other settings than are asked for, but for the threads."""
+    other = differences(load_config(run / "config.toml"), load_config(recipe, preset=preset, overrides=settings))
+    other.pop("training.num_threads", None)
+    if other:
+        named = ", ".join(f"{name} = {value}" for name, value in other.items())
+        sys.exit(f"{run} was trained with other settings ({named}): {remedy}")
 
 
 def measure(name: str, run: Path, search: list[str]) -> dict[str, Any]:

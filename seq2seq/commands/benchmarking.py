@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,6 +170,7 @@ def _translate_all(
 
     outputs = {}
     for path, translator in translators.items():
+        warn.close()  # what is told of one model says nothing of the next
         print(f"translating with {path}", file=sys.stderr)
         seen = seen_sources(runs[path])
         found = translate_test_set(translator, loaded.source.lines, name=str(path), search=search, source_hashes=seen)
@@ -203,13 +204,17 @@ def _choose_tokenization(given: str | None, language_pair: str, runs: list[Run])
     return tokenize
 
 
+def _texts(loaded: EvaluationSet, systems: Iterable[SystemOutput]) -> Iterator[tuple[str, list[str]]]:
+    """Names and lines of the references and of what systems make of the source."""
+    yield from ((text.name, text.lines) for text in loaded.references)
+    yield from ((system.name, system.hypotheses) for system in systems)
+
+
 def _remark_tokenized(tokenize: str, loaded: EvaluationSet, finished: Iterable[SystemOutput]) -> None:
     """Says so where text is tokenised already and is about to be tokenised once more."""
     if tokenize == "none":
         return
-    texts = [(text.name, text.lines) for text in loaded.references]
-    texts += [(system.name, system.hypotheses) for system in finished]
-    for name, lines in texts:
+    for name, lines in _texts(loaded, finished):
         if sum(line.endswith(" .") for line in lines) >= TOKENIZED:
             warn(
                 f"{name} seems to be tokenised already, and BLEU is tokenised by {tokenize}: add --tokenize none, or "
@@ -220,9 +225,7 @@ def _remark_tokenized(tokenize: str, loaded: EvaluationSet, finished: Iterable[S
 
 def _remark_long_lines(loaded: EvaluationSet, outputs: Iterable[SystemOutput]) -> None:
     """Says so where TER is about to take minutes for a line."""
-    texts = [(text.name, text.lines) for text in loaded.references]
-    texts += [(system.name, system.hypotheses) for system in outputs]
-    for name, lines in texts:
+    for name, lines in _texts(loaded, outputs):
         longest, number = max((len(line.split()), -number) for number, line in enumerate(lines, 1))
         if longest >= LONG_LINE:
             warn(f"{name}, line {-number} has {longest:,} words: TER takes long; --metrics bleu,chrf does without it")

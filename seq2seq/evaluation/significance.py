@@ -1,8 +1,8 @@
 """Whether one system is better than another beyond chance, by approximate randomisation.
 
 sacreBLEU's paired bootstrap counts in one direction: of two equally good systems it calls one better at p < 0.05 in one
-test of nine. Its own randomisation counts no trial that is as far apart as what was measured, and finds two equal
-systems different beyond chance. Hence the test is made here, of sacreBLEU's statistics.
+test of ten (experiments/significance). Its own randomisation counts no trial that is as far apart as what was measured,
+and finds two equal systems different beyond chance. Hence the test is made here, of sacreBLEU's statistics.
 """
 
 from __future__ import annotations

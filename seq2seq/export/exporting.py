@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,12 +21,12 @@ from seq2seq.export.certificate import (
     logit_errors,
     translate_both,
 )
-from seq2seq.export.errors import ExportError, UnwritableExportError
-from seq2seq.export.folder import CERTIFICATE, check_free, new_folder
+from seq2seq.export.errors import ExportError
+from seq2seq.export.folder import CERTIFICATE, check_free, new_folder, writing
 from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization
 from seq2seq.export.packages import USE_MKL, need, need_ctranslate2
 from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences, made_up_sentences
-from seq2seq.files import UnwrittenError, file_hash, naming, write_json
+from seq2seq.files import file_hash, write_json
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.text.tokenizer import EOS, Tokenizer
@@ -93,7 +92,7 @@ def export_run(
     bounds = bounds_for(quantization, made_up=sentences.made_up)
     with new_folder(folder, overwrite=overwrite) as temporary:
         message(f"writing {temporary}")
-        with _writing(folder):
+        with writing(folder):
             if to == "ctranslate2":
                 ctranslate2_format.write_ctranslate2(temporary, model, tokenizer, config.decoding, quantization)
             else:
@@ -107,19 +106,9 @@ def export_run(
             raise ExportError(f"{folder}: not exported, as it would not do what {run} does: {'; '.join(problems)}")
         certificate = {**_certificate(to, hashes, details, temporary), **findings.as_dict(bounds)}
         certificate |= _bleu(tokenizer, findings, certification.bleu, config.data.bleu_tokenize)
-        with _writing(folder):
+        with writing(folder):
             write_json(temporary / CERTIFICATE, certificate, named=folder)
     return certificate
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Raises UnwritableExportError, naming the folder, where the disk is full or lets nothing be written."""
-    try:
-        with naming(folder):
-            yield
-    except UnwrittenError as error:
-        raise UnwritableExportError(str(error)) from None
 
 
 def _check_format(to: To, quantization: str) -> None:

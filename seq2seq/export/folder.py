@@ -14,7 +14,6 @@ from pathlib import Path
 from seq2seq.atomic import is_litter, sync, temporary_folder
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
-from seq2seq.text.errors import unwritable
 
 CERTIFICATE = "certificate.json"
 WRITING, REPLACED = ".tmp", ".old"
@@ -72,7 +71,7 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         _copy_permissions(path, temporary)
         yield temporary
         check_free(path, overwrite=overwrite)  # it took a while
-        with _naming(path):
+        with writing(path):
             for file in (*temporary.iterdir(), temporary):  # durable before it has its name
                 sync(file)
             _put_in_place(temporary, path)
@@ -102,12 +101,15 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Raises UnwritableExportError, naming `path`, for what goes wrong with the disk within it."""
+    from seq2seq.files import UnwrittenError, naming  # torch with them: an export that is there does without
+
     try:
-        yield
-    except OSError as error:
-        raise UnwritableExportError(str(unwritable(path, error))) from None
+        with naming(path):
+            yield
+    except UnwrittenError as error:
+        raise UnwritableExportError(str(error)) from None
 
 
 @contextlib.contextmanager
@@ -115,7 +117,7 @@ def _parents(path: Path) -> Iterator[None]:
     """Makes the folders above `path`; where anything fails, removes those of them that it made and that are empty."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        with _naming(path):
+        with writing(path):
             _make(path.parent)
         yield
     except BaseException:
@@ -136,7 +138,7 @@ def _make(folder: Path) -> None:
 def _temporary(path: Path) -> Iterator[Path]:
     """A folder beside `path`, locked so that no other export removes it, and removed where it has its name still."""
     while True:
-        with _naming(path):
+        with writing(path):
             temporary = temporary_folder(path.parent, f".{path.name}.", WRITING)
         with contextlib.ExitStack() as opened:
             opened.callback(shutil.rmtree, temporary, ignore_errors=True)

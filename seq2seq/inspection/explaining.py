@@ -152,8 +152,8 @@ def explain_translation(
         output = _Output(target, [*tokenizer.encode_target([target])[0], EOS], True)
     _check_length("translation", len(output.ids) - (output.ids[-1:] == [EOS]), model)
     explained = _look(model, tokenizer, source, [*source_ids, EOS], output, top)
-    sources = _unknown(source_ids, source, tokenizer.source_spans(source))
-    targets = {} if target is None else _unknown(output.ids, target, tokenizer.target_spans(target))
+    sources = tokenizer.unknown_places(source, source_ids)
+    targets = {} if target is None else tokenizer.unknown_places(target, output.ids, "target")
     for what, unknown in (("sentence", sources), ("translation", targets)):
         if unknown:
             text = " ".join(dict.fromkeys(unknown.values()))
@@ -181,16 +181,6 @@ def _one_line(text: str, what: str) -> str:
     if "\n" in line:
         raise OptionError(f"the {what} has several lines: give one")
     return line
-
-
-def _unknown(ids: Sequence[int], line: str, spans: Sequence[tuple[int, int]]) -> dict[int, str]:
-    """What stands in a line where its pieces are unknown, by the places of the pieces; ids may end with others."""
-    found = {}
-    for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=False)):
-        if piece == UNK:
-            # Of a character that becomes several pieces the last one has it.
-            found[place] = line[begin : next((later for _, later in spans[place:] if later > begin), end)]
-    return found
 
 
 def _with_unknown(pieces: Sequence[str], unknown: Mapping[int, str]) -> list[str]:

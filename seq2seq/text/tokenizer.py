@@ -136,10 +136,21 @@ class Tokenizer:
 
     def unknown_text(self, line: str, ids: Sequence[int], side: Literal["source", "target"] = "source") -> list[str]:
         """What stands in a line where its pieces are unknown, each text once; ids: of the line, or the first."""
+        return list(dict.fromkeys(self.unknown_places(line, ids, side).values()))
+
+    def unknown_places(
+        self, line: str, ids: Sequence[int], side: Literal["source", "target"] = "source"
+    ) -> dict[int, str]:
+        """The same by the places of the pieces; ids may end with others than the line's, such as end-of-sentence."""
+        found: dict[int, str] = {}
         if UNK not in ids:
-            return []
-        places = zip(ids, _spans(self.source if side == "source" else self.target, line), strict=False)
-        return list(dict.fromkeys(line[start:end] for i, (start, end) in places if i == UNK))
+            return found
+        spans = _spans(self.source if side == "source" else self.target, line)
+        for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=False)):
+            if piece == UNK:
+                # Of a character that becomes several pieces the last one has it.
+                found[place] = line[begin : next((later for _, later in spans[place:] if later > begin), end)]
+        return found
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""

@@ -103,6 +103,20 @@ def out_of_patience(config: TrainingConfig, state: TrainingState) -> bool:
     return 0 < config.patience <= state.validations_since_best
 
 
+def early_end(config: TrainingConfig, state: TrainingState) -> str | None:
+    """Why a training has ended before the step that was planned; None where it has not."""
+    if state.horizon is not None and state.step >= state.horizon:
+        return None
+    if out_of_time(config, state):
+        reason = f"training.max_minutes = {config.max_minutes:g} are over"
+    elif out_of_patience(config, state):
+        reason = f"no better validation for training.patience = {config.patience}"
+    else:
+        return None
+    planned = "" if state.horizon is None else f" of {state.horizon:,}"
+    return f"{reason}: stopped at step {state.step:,}{planned}"
+
+
 def out_of_time(config: TrainingConfig, state: TrainingState) -> bool:
     """Where steps fix the horizon, minutes are a limit of their own; where they planned it, they are in it."""
     return config.max_minutes is not None and config.max_steps is not None and state.seconds >= 60 * config.max_minutes

@@ -27,9 +27,9 @@ from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosio
 from seq2seq.training.horizon import (
     at_end,
     check_end,
+    early_end,
     known_horizon,
     out_of_patience,
-    out_of_time,
     plan_at_speed,
     plan_from_timings,
     time_left,
@@ -122,11 +122,8 @@ class Trainer:
                 self.save()
             if stop and not done:
                 raise Interrupted
-            if done and state.horizon is not None and state.step < state.horizon and out_of_time(self.config, state):
-                self.observer.message(
-                    f"training.max_minutes = {self.config.max_minutes:g} are over: stopped at step {state.step:,} of "
-                    f"{state.horizon:,}"
-                )
+            if done and (reason := early_end(self.config, state)):
+                self.observer.message(reason)
         return state
 
     def done(self) -> bool:

@@ -18,10 +18,10 @@ import torch
 from seq2seq.config import DecodingConfig, ModelConfig
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
-from seq2seq.inspection.explaining import MOST_PIECES, Explanation, _unknown, _with_unknown, explain_translation
+from seq2seq.inspection.explaining import MOST_PIECES, Explanation, explain_translation
 from seq2seq.inspection.labels import printable, shortened
 from seq2seq.inspection.report import _percent, format_explanation
-from seq2seq.model.transformer import EOS, UNK, Transformer
+from seq2seq.model.transformer import EOS, Transformer
 
 Cli = Callable[..., Any]
 SENTENCE = "the small cat sees the old dog"
@@ -209,12 +209,6 @@ def test_unknown_text_is_shown_as_it_stands(untrained: Translator) -> None:
     assert "<unk:猫>" in format_explanation(explained)
     control = explain_translation(untrained, "the \t\x1b cat", TRANSLATION).source_pieces
     assert [piece for piece in control if "unk" in piece] == ["<unk:\\t\\x1b>"]
-
-
-def test_unknown_text_has_a_name_where_one_character_becomes_several_pieces() -> None:
-    spans = [(0, 0), (0, 0), (0, 0), (0, 1), (1, 3)]
-    unknown = _unknown([7, 8, UNK, 9, 10], "½ x", spans)
-    assert _with_unknown(["▁", "1", "<unk>", "2", "▁x"], unknown) == ["▁", "1", "<unk:½>", "2", "▁x"]
 
 
 def test_unknown_text_is_told_once_and_of_either_side(translator: Translator, run_cli: Cli, tiny_run: Any) -> None:

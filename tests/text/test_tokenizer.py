@@ -140,6 +140,17 @@ def test_half_a_character_is_unknown_text(tokenizer: Tokenizer) -> None:
     assert broken == marked
 
 
+def test_unknown_text_has_a_name_where_one_character_becomes_several_pieces(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = [(0, 0), (0, 0), (0, 0), (0, 1), (1, 3)]  # ½ as ▁ 1 ⁄ 2
+    monkeypatch.setattr(tokenizer_module, "_spans", lambda processor, line: spans)
+    for side in ("source", "target"):
+        assert tokenizer.unknown_places("½ x", [7, 8, UNK, 9, 10, EOS], side) == {2: "½"}
+        assert tokenizer.unknown_text("½ x", [7, 8, UNK, UNK, 10], side) == ["½"]
+    assert tokenizer.unknown_places("½ x", [7, 8, 9]) == {}
+
+
 def test_special_ids_vanish_when_decoding_and_the_unknown_piece_shows(tokenizer: Tokenizer) -> None:
     (ids,) = tokenizer.encode_target(["ab cd"])
     assert tokenizer.decode([[BOS, *ids, EOS, PAD, PAD], [], [EOS]]) == ["ab cd", "", ""]
