@@ -36,6 +36,7 @@ class Download(Section):
     sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
 
 
+LEAST_COVERAGE = 0.98  # of characters: SentencePiece takes no less
 DATA_PATHS = (
     "train_source", "train_target", "valid_source", "valid_target", "test_source", "test_target",
     "train_pairs", "valid_pairs", "test_pairs",
@@ -105,7 +106,10 @@ class DataConfig(Section):
     bleu_tokenize: Literal[
         "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200"
     ] = "13a"  # fmt: skip
-    """sacreBLEU's tokenisation for validation and test BLEU; `none` for text that is tokenised already."""
+    """sacreBLEU's tokenisation for validation and test BLEU: `13a` for text with spaces between words, `zh` for
+    Chinese, `ja-mecab` for Japanese, `ko-mecab` for Korean (these two need `pip install "sacrebleu[ja,ko]"`), `char`
+    for Thai, Lao, Khmer, Burmese; `flores200` for any (it fetches a model); `none` for text that is tokenised already.
+    """
 
     @field_validator("downloads", mode="before")
     @classmethod
@@ -136,7 +140,7 @@ class TokenizerConfig(Section):
     """Pieces at most: a small corpus may give fewer."""
     shared: bool = True
     """Whether both sides have one vocabulary."""
-    character_coverage: float = Field(default=1.0, ge=0.98, le=1.0)
+    character_coverage: float = Field(default=1.0, ge=LEAST_COVERAGE, le=1.0)
     """The share of characters that get pieces; below 1 the rarest are left out, as for Chinese (SentencePiece takes no
     less than 0.98)."""
     normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = "identity"
@@ -313,7 +317,7 @@ class TrainingConfig(Section):
     max_validation_sentences: int = Field(default=3000, ge=1)
     """How many of the first validation sentences are translated for BLEU; the loss is of all."""
     patience: int = Field(default=0, ge=0)
-    """Validations without a better BLEU before training ends; 0: never."""
+    """Validations in a row with neither a better BLEU nor a lower loss before training ends; 0: never."""
     keep_last: int = Field(default=5, ge=1)
     """Checkpoints that are kept: the newest."""
     keep_best: int = Field(default=1, ge=1)

@@ -147,12 +147,22 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     bleu = trainer.evaluate(trainer.model) if trainer.evaluate is not None else None
     info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
     run.write_model(tensors, info)
+    trainer.observer.message(_describe_model(info))
     card = run.path / CARD
     if card.exists() and not is_card(card):
         trainer.observer.message(f"{card}: is not of this program and stays; there is no model card")
     else:
         write_atomic(card, model_card(config, info).encode())
     _draw_curves(run, trainer.observer.message)
+
+
+def _describe_model(info: dict[str, Any]) -> str:
+    """What the model was made of, and how good it is: an average is as a rule better than the last validation said."""
+    steps, bleu = info["training"]["averaged_steps"], info["validation"]["bleu"]
+    what = f"the checkpoint of step {steps[0]:,}"
+    if len(steps) > 1:
+        what = f"the average of {len(steps)} checkpoints, steps {min(steps):,} to {max(steps):,}"
+    return f"finished: the model is {what}" + ("" if bleu is None else f"; validation BLEU {bleu:.2f}")
 
 
 def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
+from seq2seq.advice import about_corpora, about_settings
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.evaluation.metrics import corpus_bleu
-from seq2seq.evaluation.tokenization import tokenize_remark, try_tokenize
+from seq2seq.evaluation.tokenization import try_tokenize
 from seq2seq.files import UnwrittenError
 from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
 from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
@@ -36,8 +37,6 @@ from seq2seq.text.sampling import SampledPairs
 from seq2seq.training.horizon import check_end, early_end
 from seq2seq.training.state import Interrupted, Observer
 from seq2seq.training.trainer import Trainer
-
-MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
 
 
 class UntestedError(KeyboardInterrupt):
@@ -102,7 +101,9 @@ def _train(
     with contextlib.ExitStack() as opened:
         opened.callback(shutil.rmtree, run.path / CORPUS, ignore_errors=True)
         threads = set_up_cpu(config.training.num_threads)
-        _check_tokenization(config, observer)
+        _check_tokenization(config)
+        for remark in about_settings(config):
+            observer.message(remark)
         stands = resume and model_stands(config, run)
         if resume:
             tell_changes(run.config(), config, observer.message)
@@ -112,11 +113,13 @@ def _train(
         sampled = opened.enter_context(_sampled(config, run, corpora))
         trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
         _begin(config, trainer, initial, resume=resume)
-        _describe(config, corpora, trainer, device, threads, observer)
+        _describe(corpora, trainer, device, threads, observer)
         if config.training.preflight:
             _look_ahead(config, trainer, corpora, observer, resumed=resume)
         # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
         hashes = _source_hashes(config, run, corpora, initial, observer)
+        for remark in about_corpora(config, corpora, hashes):
+            observer.message(remark)
         _write_beginning(config, run, corpora, hashes, overwrite=overwrite)
         with _telling_how_to_go_on(run):
             with gently or contextlib.nullcontext(), _without_searching_for_garbage():
@@ -131,12 +134,10 @@ def _train(
             raise UntestedError(Outcome(run, trainer.state, None, ())) from None
 
 
-def _check_tokenization(config: Config, observer: Observer) -> None:
+def _check_tokenization(config: Config) -> None:
     """Finds out now, not when it has been trained, that a package for BLEU's tokenisation is not there."""
     if any(has_split(config.data, split) for split in ("valid", "test")):
         try_tokenize(config.data.bleu_tokenize, f"data.bleu_tokenize = {config.data.bleu_tokenize!r}")
-        if remark := tokenize_remark(config.data.bleu_tokenize, config.data.target_language):
-            observer.message(f"{remark} (data.bleu_tokenize)")
 
 
 def _begin(config: Config, trainer: Trainer, initial: InitialRun | None, *, resume: bool) -> None:
@@ -248,20 +249,10 @@ def _write_beginning(config: Config, run: Run, corpora: Corpora, hashes: Hashes 
     run.write_config(config)  # last: from now on it is a run, which can be resumed
 
 
-def _describe(
-    config: Config, corpora: Corpora, trainer: Trainer, device: torch.device, threads: int, observer: Observer
-) -> None:
+def _describe(corpora: Corpora, trainer: Trainer, device: torch.device, threads: int, observer: Observer) -> None:
     """Tells what is about to be trained on what."""
-    train, tokenizer, training, model = corpora.train, corpora.tokenizer, config.training, trainer.model
+    tokenizer, model = corpora.tokenizer, trainer.model
     observer.message(f"training data: {corpora.counts.describe()}")
-    for side, share in zip(("source", "target"), train.unknown_shares(), strict=True):
-        if share > MUCH_UNKNOWN:
-            given = "training.init_from" if training.init_from else "tokenizer.source_model"
-            learned = given == "tokenizer.source_model" and not config.tokenizer.source_model
-            remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
-            if learned and config.tokenizer.character_coverage == 1.0:
-                remedy = "SentencePiece has none for some characters, such as NUL; remove them from the text"
-            observer.message(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and lost: {remedy}")
     sizes = f"{tokenizer.source_vocab_size:,}"
     if not tokenizer.shared:
         sizes += f" source and {tokenizer.target_vocab_size:,} target"

@@ -60,7 +60,7 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     if is_tsv(data.train_pairs) and not data.tsv_quotes and (remark := _remark_on_quotes(text)):
         observer.message(f"{data.train_pairs}: {remark}")
     # Before anything takes long.
-    valid_text, test_text = _held_out(config, run, "valid"), _held_out(config, run, "test")
+    valid_text, test_text = _held_out(config, run, "valid", observer), _held_out(config, run, "test", observer)
     if kept is not None:
         tokenizer = kept
     elif initial is not None:
@@ -161,11 +161,21 @@ def _check_made_anew(run: Run, tokenizer: Tokenizer) -> None:
         )
 
 
-def _held_out(config: Config, run: Run, split: Any) -> TextCorpus | None:
+def _held_out(config: Config, run: Run, split: Any, observer: Observer) -> TextCorpus | None:
     if not has_split(config.data, split):
         return None
     pairs = read_pairs(config.data, split)
     text, _ = build_text_corpus(pairs, run.path / CORPUS / f"{split}.text", drop_empty=False, drop_duplicates=False)
     if not len(text):
         raise DataError(f"{corpus_name(config.data, split)}: no sentence pairs, and they are the {split} set")
+    if blank := sum(not (source.strip() and target.strip()) for source, target in text):
+        if blank == len(text):
+            raise DataError(
+                f"{corpus_name(config.data, split)}: each of the {blank:,} pairs of the {split} set has an empty side: "
+                "check the files, and which columns are read"
+            )
+        observer.message(
+            f"{corpus_name(config.data, split)}: {blank:,} of {len(text):,} pairs have an empty side, and count in the "
+            "scores"
+        )
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -96,16 +97,21 @@ def describe_outcome(outcome: Outcome, config: Config) -> str:
     """The test score, examples, and the next commands, ready to be copied."""
     lines = [] if outcome.test_bleu is None else [f"test BLEU {outcome.test_bleu:.2f}"]
     for example in outcome.examples:
-        lines += ["", f"source       {example.source}", f"translation  {example.translation}"]
-        lines += [f"reference    {example.reference}"]
+        lines += ["", f"source       {_printable(example.source)}", f"translation  {_printable(example.translation)}"]
+        lines += [f"reference    {_printable(example.reference)}"]
     folder, data = shlex.quote(str(outcome.run.path)), config.data
-    sentence = shlex.quote(outcome.sentence or "...")
+    sentence = shlex.quote(_printable(outcome.sentence or "..."))
     source, reference = (shlex.quote(_near(path)) for path in (data.test_source, data.test_target))
     tokenize = f" --tokenize {data.bleu_tokenize}" if data.bleu_tokenize != "13a" else ""
     lines += ["", f"The model is in {outcome.run.path}. Next:", f"  echo {sentence} | seq2seq translate {folder}"]
     lines += [f"  seq2seq explain {folder} {sentence}"]
     lines += [f"  seq2seq benchmark {folder} --source {source} --reference {reference}{tokenize}"]
     return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Text of a corpus without what would steer a terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" else one for one in text)
 
 
 def _near(path: str) -> str:

@@ -28,6 +28,10 @@ from seq2seq.untrusted import MAX_CONFIG_BYTES
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes")
 LANGUAGES = ("source_language", "target_language", "bleu_tokenize")  # what is of a corpus, but is not where it lies
+TABLES = (  # what tells how to read a corpus that is no pair of files
+    "dataset", "dataset_config", "train_split", "valid_split", "test_split", "source_column", "target_column",
+    "tsv_header", "tsv_quotes",
+)  # fmt: skip
 SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
 PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model"), "training": ("init_from",)}
 
@@ -225,7 +229,7 @@ def _absolute(path: str, base: Path, name: str) -> str:
 
 
 def _without_corpus(data: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, Any]:
-    corpus = {"dataset", "dataset_config", "downloads", *LANGUAGES} - set(kept)
+    corpus = {*TABLES, "downloads", *LANGUAGES} - set(kept)
     return {key: value for key, value in data.items() if key not in corpus and key not in DATA_PATHS}
 
 

@@ -1448,6 +1448,7 @@ def test_runs_of_one_name_are_written_to_files_of_their_own(benchmark: Cli, tiny
         (["runs/recipe", *TEST, "--language-pair", "en-de"], 2, ["--language-pair en-de", "add --test-set"]),
         (["runs/none", *TEST], 1, ["runs/none: no such run folder, nor a file"]),
         (["test.de", "runs/none", *TEST], 1, ["runs/none: no such run folder"]),
+        (["runs/recipe", "test.de", "runs/../runs/recipe", *TEST], 2, ["recipe: is given twice"]),
         (["train.de", *TEST], 1, ["train.de has 300 lines", "test.en has 20"]),
         (["test.de", "--source", "test.en", "--reference", "train.de"], 1, ["test.en has 20", "train.de has 300"]),
         (["test.de", "--source", "none.en", "--reference", "test.de"], 1, ["none.en: no such file"]),

@@ -28,7 +28,7 @@ ORDER: list[set[str]] = [
     {"run"},
     {"training", "decoding", "finetuning"},
     {"evaluation", "inspection", "export", "serving", "curves", "preflight", "preparing"},
-    {"finishing", "diversifying"},
+    {"finishing", "diversifying", "advice"},
     {"pipeline", "verifying"},
     {"progress"},
     {"commands"},

@@ -471,7 +471,7 @@ def test_the_best_checkpoints_are_averaged_where_that_is_asked_for(tmp_path: Pat
     options = {"average": "best", "average_checkpoints": 2, "keep_best": 2, "validate_every": 3, "max_steps": 12}
     run = train(configured(data, training=options), tmp_path / "run").run
     validations = [record for record in run.metrics() if "valid_bleu" in record]
-    ranked = sorted(validations, key=lambda record: (-record["valid_bleu"], record["step"]))
+    ranked = sorted(validations, key=lambda record: (-record["valid_bleu"], record["valid_loss"]))
     assert sorted(run.info()["training"]["averaged_steps"]) == sorted(record["step"] for record in ranked[:2])
 
 

@@ -72,6 +72,13 @@ def test_quiet_shows_validations_and_messages_only(capfd: pytest.CaptureFixture[
     assert shown(capfd) == ["step 1,250  validation loss 1.988  BLEU 31.46", "training data: 3 pairs"]
 
 
+def test_examples_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    example = Example("a \x1b[31mred\x9b dog", "ein\tHund", "\x07")
+    text = describe_outcome(Outcome(Run(tmp_path), TrainingState(), 12.0, (example,), "a \x1b[2J dog"), Config())
+    assert not set(text) & set("\x1b\x9b\t\x07")
+    assert "source       a \N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} dog\n" in text
+
+
 @pytest.mark.parametrize("text", ["runs/[bold]x[/bold]", "a :smile: b", "x" * 300, "[/]", "Übung"])
 def test_messages_are_shown_as_they_are(capfd: pytest.CaptureFixture[str], text: str) -> None:
     with TrainingProgress() as progress:

@@ -103,7 +103,7 @@ def benchmark(
     if not runs:
         _refuse_without_run({**search, "precision": precision if precision != "fp32" else None, "output": output})
     if "bleu" in chosen:
-        tokenize = _choose_tokenization(tokenize, loaded.language_pair, list(runs.values()))
+        tokenize = _choose_tokenization(tokenize, loaded, list(runs.values()))
         _remark_tokenized(tokenize, loaded, finished.values())
     read = [*finished, *([source, *(reference or [])] if source else [])]
     if json_ is not None and _is_one_of(json_, read):
@@ -131,9 +131,11 @@ def _check_arguments(
         raise OptionError("--reference goes with --source: a --test-set brings its own")
     if test_set is None and language_pair:
         raise OptionError(f"--language-pair {language_pair} means nothing without --test-set: add --test-set NAME")
-    for system in systems:
+    for number, system in enumerate(systems):
         if not system.exists():
             raise UserError(f"{system}: no such run folder, nor a file of translations; check the path")
+        if _is_one_of(system, systems[:number]):
+            raise OptionError(f"{system}: is given twice; name it once")
 
 
 def _refuse_without_run(options: Mapping[str, object]) -> None:
@@ -180,7 +182,7 @@ def _translate_all(
     return outputs
 
 
-def _choose_tokenization(given: str | None, language_pair: str, runs: list[Run]) -> str:
+def _choose_tokenization(given: str | None, loaded: EvaluationSet, runs: list[Run]) -> str:
     """The tokenisation for BLEU: what is given, what sacreBLEU takes for the test set's language, or the runs' own.
 
     Raises ConfigError or DataError where it cannot be had.
@@ -188,15 +190,16 @@ def _choose_tokenization(given: str | None, language_pair: str, runs: list[Run])
     from seq2seq.evaluation.tokenization import tokenize_remark, try_tokenize, usual_tokenize
 
     theirs = {run.config().data.bleu_tokenize for run in runs}
-    tokenize = given or usual_tokenize(language_pair.partition("-")[2])
-    if given is None and not language_pair and len(theirs) == 1:
+    tokenize = given or usual_tokenize(loaded.language_pair.partition("-")[2])
+    if given is None and not loaded.language_pair and len(theirs) == 1:
         (tokenize,) = theirs
         if tokenize != "13a":
             warn(f"BLEU is tokenised by {tokenize}, as in training (data.bleu_tokenize); --tokenize chooses another")
     try_tokenize(tokenize, f"--tokenize {tokenize}" if given else "")
     if given is None:
-        languages = {str(run.info().get("target_language", "")) for run in runs}
-        for remark in sorted({tokenize_remark(tokenize, language) or "" for language in languages} - {""}):
+        languages = {str(run.info().get("target_language", "")) for run in runs} or {""}
+        references = [line for text in loaded.references for line in text.lines]
+        for remark in sorted({tokenize_remark(tokenize, language, references) or "" for language in languages} - {""}):
             warn(f"{remark} (--tokenize)")
         if len(theirs) > 1:
             names = " and ".join(sorted(theirs))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seq2seq.atomic import is_replaced
 from seq2seq.commands.common import (
     BeamSize,
     LengthNormalization,
@@ -100,6 +101,15 @@ def _check_plot(path: Path) -> None:
         reason = " ".join(str(error).split())
         raise OptionError(f"--plot {path}: matplotlib cannot be used here ({reason}); install it anew") from None
     check_result_file("--plot", path)
+    if path.is_file() and is_replaced(path) and not _is_picture(path):
+        raise OptionError(f"--plot {path}: holds something else than a picture; name another file")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is empty, or begins as one of FORMATS does."""
+    with path.open("rb") as file:
+        beginning = file.read(100).lstrip()
+    return not beginning or beginning.startswith((b"\x89PNG", b"%PDF", b"<?xml", b"<svg"))
 
 
 def _draw(explanation: Explanation, path: Path, heads: str | None) -> None:

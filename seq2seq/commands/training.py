@@ -49,7 +49,7 @@ def train(
     CONFIG.toml is a recipe. Give one, or --source and --target with --preset, or both: files given here take the place
     of the recipe's corpus, of its languages and its bleu_tokenize. A run that was stopped goes on with --run-dir and
     --resume alone. With --init-from training begins with a finished run's weights and vocabulary, on whatever corpus
-    is given.
+    is given; without another recipe it keeps that run's settings, languages and bleu_tokenize.
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite exclude each other")

@@ -51,7 +51,7 @@ def translate(
     prefix: Annotated[str, option("TEXT", "Every translation begins with it.")] = "",
     prefix_file: Annotated[Path | None, option("FILE", "A beginning for each line; empty lines for none.")] = None,
     ban: Annotated[list[str] | None, option("TEXT", "Words that never come out; repeatable.")] = None,
-    ban_file: Annotated[Path | None, option("FILE", "The same, one a line.")] = None,
+    ban_file: Annotated[Path | None, option("FILE", "The same, in lines or between tabs.")] = None,
     require: Annotated[list[str] | None, option("TEXT", "Whole words that every translation has; repeatable.")] = None,
     require_file: Annotated[
         Path | None, option("FILE", "Such words for each line, separated by tabs; empty lines for none.")
@@ -135,6 +135,8 @@ def translate(
         return
     from seq2seq.text.arriving import STANDARD_INPUT, InputLines
 
+    if not files and sys.stdin.isatty():
+        print("Type the sentences that the file's lines belong to; end with Ctrl-D.", file=sys.stderr)
     # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
     lines = InputLines(files or [STANDARD_INPUT], sys.stdin.buffer, warn)
     if not beside:
@@ -178,9 +180,10 @@ def _check_files(files: list[Path], beside: list[Path]) -> None:
 
 
 def _phrases(path: Path | None) -> list[str]:
+    """Phrases of a file, in lines or between tabs."""
     from seq2seq.text.reading import read_lines
 
-    return [] if path is None else [line for line in read_lines(path) if line.strip()]
+    return [] if path is None else [one for line in read_lines(path) for one in line.split("\t") if one.strip()]
 
 
 def _beside(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.decoding.alignment import MEAN, attention_to_source, batches_of_pairs
+from seq2seq.errors import OptionError
 from seq2seq.model.transformer import EOS
 from seq2seq.run import Run
 
@@ -38,13 +39,13 @@ def choose_alignment_head(run: str | Path | Run, sources: Sequence[str], targets
     looks at few pieces and different positions at different ones; a head that always looks at one place, such as the
     end of the sentence, has none, and so has one that looks everywhere. Heads that are `late` come last: what they look
     at says more of the target piece before than of the one that is about to be written, and as alignments they would be
-    off by one. That takes a hundred sentences or so to be told; no alignments by people are needed. Raises ValueError
+    off by one. That takes a hundred sentences or so to be told; no alignments by people are needed. Raises OptionError
     where there are no sentences, or not as many of each.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     model, tokenizer = run.load_model(), run.tokenizer()
     if not sources or len(sources) != len(targets):
-        raise ValueError(f"{len(sources)} sources and {len(targets)} targets: give one or more, as many of each")
+        raise OptionError(f"{len(sources)} sources and {len(targets)} targets: give one or more, as many of each")
     longest = run.config().data.max_source_length
     pairs = zip(tokenizer.encode_source(list(sources)), tokenizer.encode_target(list(targets)), strict=True)
     kept = [(source, target) for source, target in pairs if 0 < len(source) <= longest and 0 < len(target) <= longest]

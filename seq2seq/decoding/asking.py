@@ -105,7 +105,7 @@ class Asking:
 
     def _phrases(self, phrases: Sequence[str], number: int, demands: Demands) -> tuple[Demands, bool]:
         """The demands of a line with phrases of its own, and whether all of them can be had."""
-        possible = True
+        possible, general = True, demands
         for phrase in phrases:
             try:
                 demands = demands.requiring(phrase)
@@ -113,6 +113,8 @@ class Asking:
                 problem = str(error).rpartition(": ")[0]  # without the remedy
                 self.warn(f"line {number}: {problem}; it is translated without")
                 possible = False
+        if demands is not general and (remark := demands.narrow_beam()):
+            self.warn(f"line {number}: {remark}")
         return demands, possible
 
     def _prefix(self, prefix: str, number: int, demands: Demands) -> list[int] | None:

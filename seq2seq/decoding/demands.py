@@ -157,15 +157,32 @@ class Demands:
         """How many pieces of an output it takes for its prefix and the required phrases that it has."""
         return max(len(prefix), self.required.end(pieces) if self.required is not None else 0)
 
-    def satisfied(self, pieces: Sequence[int], text: str) -> bool:
-        """Whether an output is as asked for. A prefix is always there, and may stand in the way of the rest."""
+    def unmet(self, pieces: Sequence[int], text: str) -> str | None:
+        """What an output does not do that was asked for, if anything; to be said of it.
+
+        A prefix is always there, and may stand in the way of the rest.
+        """
         options = self.options
         if len(pieces) < options.min_length:
-            return False
-        if self.required is not None and len(self.required.met(pieces)) < len(self.required.phrases):
-            return False
+            return f"has {len(pieces)} pieces and not the {options.min_length} that are the least"
+        if self.required is not None:
+            met = {tuple(self.required.phrases[number]) for number in self.required.met(pieces)}
+            written = self.tokenizer.encode_target([" ".join(phrase.split()) for phrase in options.require])
+            for phrase, wanted in zip(options.require, written, strict=True):
+                if tuple(wanted) not in met:
+                    return f"lacks what was required: {phrase!r:.60}"
         if self.banned is not None and self.banned.found_in(text):
-            return False
+            return "has what was banned, as its prefix or a required phrase has it"
         n = options.no_repeat_ngram
         grams = [tuple(pieces[i : i + n]) for i in range(len(pieces) - n + 1)] if n else []
-        return len(grams) == len(set(grams))
+        return None if len(grams) == len(set(grams)) else f"repeats {n} pieces in a row"
+
+    def narrow_beam(self) -> str | None:
+        """What is to be said where the beam has not a place for each piece of the required phrases, and one more."""
+        needed, beam = (self.required.total + 1 if self.required is not None else 0), self.options.beam_size or 0
+        if needed <= beam:
+            return None
+        return (
+            f"the required phrases have {needed - 1} pieces, too many for a beam of {beam}: what stands beside them "
+            f"suffers; a beam of {needed} or more serves well (beam_size)"
+        )

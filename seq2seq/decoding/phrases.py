@@ -4,6 +4,7 @@ A piece is ruled out where the text would come to end with a banned phrase, or w
 on either side of it. So "cat" rules out "▁cat", "▁ca" + "t", and "cat" after "(", but neither "▁cats" nor "▁concat". A
 longer word whose pieces begin with the whole phrase ("▁cat" + "ches") is ruled out with it: when its first piece comes
 nobody knows yet whether the word goes on. In return there is always a way out, and no phrase is left at the end.
+In scripts that put no spaces between words a phrase is ruled out wherever it stands.
 
 Everything is compared in bytes, since pieces may be single bytes; upper and lower case differ; spaces are one space.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from seq2seq.text.scripts import has_spaces
 from seq2seq.text.tokenizer import EOS, Tokenizer
 
 SPACE = b" "
@@ -51,7 +53,7 @@ class Banned:
         )
 
     def _ids(self, begun: bytes, in_word: bool) -> list[int]:
-        """Pieces that complete a phrase whose beginning is there; in_word: behind a letter or digit."""
+        """Pieces that complete a phrase whose beginning is there; in_word: behind a letter of a script with spaces."""
         if (begun, in_word) not in self._completing:
             remaining = [rest for rest in self.begun[begun] if not (in_word and _begins_in_word(begun + rest))]
             found = []
@@ -95,36 +97,43 @@ class Banned:
 
 
 def _apart(before: bytes, after: bytes) -> bool:
-    """Whether a word may end between two texts: anywhere but between two letters or digits."""
-    return not (_ends_in_word(before) and _begins_in_word(after))
+    """Whether a word may end between two texts: anywhere but between two letters or digits, and before a mark.
+
+    Letters of scripts without spaces are words of their own: where one ends, only the whole sentence tells.
+    """
+    if _ends_in_word(before) and _begins_in_word(after):
+        return False
+    return not (before and _is_mark(_character(after[:LONGEST_CHARACTER], 0)))
 
 
 def _ends_in_word(text: bytes) -> bool:
-    return _is_word(text[-LONGEST_CHARACTER:], -1)
+    return _is_word(_character(text[-LONGEST_CHARACTER:], -1))
 
 
 def _begins_in_word(text: bytes) -> bool:
-    return _is_word(text[:LONGEST_CHARACTER], 0)
+    return _is_word(_character(text[:LONGEST_CHARACTER], 0))
 
 
-def _is_word(text: bytes, which: int) -> bool:
+def _character(text: bytes, which: int) -> str:
     characters = text.decode("utf-8", "replace")  # half of a character comes out as a sign, which is no letter
-    if not characters:
-        return False
-    character = characters[which]
-    # Marks are accents, and vowels in many scripts; variation selectors, of emoji, are among them.
-    mark = unicodedata.category(character) in ("Mn", "Mc") and "VARIATION SELECTOR" not in unicodedata.name(
-        character, ""
+    return characters[which] if characters else ""
+
+
+def _is_word(character: str) -> bool:
+    """Whether it is a letter, a digit or a mark of a script with spaces."""
+    letter = character.isalnum() or character == "_" or _is_mark(character)
+    return letter and has_spaces(character)
+
+
+def _is_mark(character: str) -> bool:
+    """Accents, and vowels in many scripts; but not the variation selectors of emoji."""
+    return (
+        bool(character)
+        and unicodedata.category(character) in ("Mn", "Mc")
+        and "VARIATION SELECTOR" not in unicodedata.name(character, "")
     )
-    return character.isalnum() or character == "_" or mark
 
 
-# Scripts that put no spaces between words, or none between a word and its particles, as Unicode's names of their
-# characters begin.
-WITHOUT_SPACES = (
-    "CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "YI ", "THAI", "LAO", "KHMER", "MYANMAR",
-    "TIBETAN", "JAVANESE", "BALINESE", "HANGUL",
-)  # fmt: skip
 FIRST_LEAD_BYTE = 0xC2  # of characters of several bytes; as a piece, it may begin any of them
 
 
@@ -132,18 +141,12 @@ def begins_within_a_word(piece: bytes) -> bool:
     """Whether a piece goes on with the word before it: it begins with a letter or digit of a script with spaces."""
     if len(piece) == 1 and piece[0] >= FIRST_LEAD_BYTE:
         return True
-    return _begins_in_word(piece) and has_spaces(piece.decode("utf-8", "replace")[0])
+    return _begins_in_word(piece)
 
 
 def ends_with_a_word(phrase: str) -> bool:
     """Whether a phrase ends with a letter or digit of a script with spaces."""
-    text = phrase.rstrip()
-    return _ends_in_word(text.encode("utf-8", "replace")) and has_spaces(text[-1])
-
-
-def has_spaces(character: str) -> bool:
-    """Whether words of a character's script stand between spaces."""
-    return not unicodedata.name(character, "").startswith(WITHOUT_SPACES)
+    return _ends_in_word(phrase.rstrip().encode("utf-8", "replace"))
 
 
 def piece_texts(tokenizer: Tokenizer) -> list[bytes]:

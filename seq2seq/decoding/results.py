@@ -52,7 +52,8 @@ def result_of(
     if ends[0] is not None:
         warn(loop_warning(number, ends[0]))
     if possible and not translations[0].satisfied:
-        warn(f"line {number + 1}: no translation was found that is all that was asked for")
+        unmet = demands.unmet(hypotheses[0].pieces[: ends[0]], texts[0])
+        warn(f"line {number + 1}: the search found no translation as asked for; this one {unmet}")
     return TranslationResult(line, translations, complete)
 
 
@@ -66,7 +67,7 @@ def _translation(found: Hypothesis, text: str, end: int | None, links: Links | N
         tuple(demands.tokenizer.target_pieces(found.pieces)),
         found.piece_log_probabilities,
         found.ended,
-        satisfied=not demands.any or demands.satisfied(found.pieces[:end], text),
+        satisfied=not demands.any or demands.unmet(found.pieces[:end], text) is None,
         repetition=end is not None,
         alignment=links,
     )

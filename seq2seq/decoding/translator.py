@@ -188,6 +188,8 @@ class Translator:
         demands = self._demands(options or Options())
         if demands.options.sample and requires is not None:
             raise SearchOptionError("phrases to require belong to a search, and {sample.name} draws", sample=True)
+        if remark := demands.narrow_beam():
+            self.warn(remark)
         asked = requests(lines, demands.options.prefix, prefixes, requires)
         return in_windows(asked, lambda window, start: self._window(window, start, demands), ready)
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from seq2seq.config import ConfigError
 from seq2seq.evaluation.downloads import download_timeout, one_line
 from seq2seq.text.errors import DataError
+from seq2seq.text.scripts import unspaced_script
 
 # Codes of three letters, for the languages that sacreBLEU knows by two (ISO 639-2 and 639-3).
 TWO_LETTERS = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko"}
+BY_SPACES = ("13a", "intl", "none")  # take text apart at spaces and punctuation
+SUITABLE = {  # by script, see `unspaced_script`
+    "han": "choose zh",
+    "kana": "choose ja-mecab, or char",
+    "other": "choose char",
+}
+ENOUGH_LINES = 1000  # to know the script of a text
 
 
 def check_tokenize(tokenize: str, subject: str = "") -> None:
@@ -65,12 +74,17 @@ def usual_tokenize(target_language: str) -> str:
     return str(BLEU._TOKENIZER_MAP.get(TWO_LETTERS.get(language, language), "13a"))
 
 
-def tokenize_remark(tokenize: str, target_language: str) -> str | None:
-    """What is to be said of 13a for a language that sacreBLEU tokenises in another way."""
+def tokenize_remark(tokenize: str, target_language: str, references: Iterable[str] = ()) -> str | None:
+    """What is to be said of 13a for a language that sacreBLEU tokenises in another way, or of text without spaces."""
     usual = usual_tokenize(target_language)
-    if tokenize != "13a" or usual == "13a":
+    if tokenize == "13a" and usual != "13a":
+        return (
+            f"BLEU is tokenised by 13a; for {target_language} sacreBLEU takes {usual}, and published figures are not "
+            "comparable with this one"
+        )
+    if tokenize not in BY_SPACES or (script := unspaced_script(islice(references, ENOUGH_LINES))) is None:
         return None
     return (
-        f"BLEU is tokenised by 13a; for {target_language} sacreBLEU takes {usual}, and published figures are not "
-        "comparable with this one"
+        f"BLEU is tokenised by {tokenize}, for which text without spaces between words, as the references are, is a "
+        f"few long words: it will be near 0 and tell nothing; {SUITABLE[script]}"
     )

@@ -63,7 +63,8 @@ class FilterCounts:
             "of implausible length ratio": self.length_ratio,
         }
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
-        return f"{self.read:,} pairs read, {self.kept:,} kept" + (f"; dropped: {dropped}" if dropped else "")
+        pairs = "1 pair" if self.read == 1 else f"{self.read:,} pairs"
+        return f"{pairs} read, {self.kept:,} kept" + (f"; dropped: {dropped}" if dropped else "")
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)

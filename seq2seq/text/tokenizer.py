@@ -16,7 +16,7 @@ from typing import Literal
 
 import sentencepiece
 
-from seq2seq.config import TokenizerConfig
+from seq2seq.config import LEAST_COVERAGE, TokenizerConfig
 from seq2seq.errors import UserError
 from seq2seq.text.model_proto import ModelProtoError, check_model_proto
 from seq2seq.untrusted import open_regular
@@ -289,7 +289,8 @@ def _explain(config: TokenizerConfig, message: str) -> str:
         what, remedy = "the number of different characters in the corpus", "lower tokenizer.character_coverage"
         if config.byte_fallback:
             what, remedy = f"{what} and the 256 bytes of tokenizer.byte_fallback", "do without those"
-        return f"tokenizer.vocab_size = {config.vocab_size} is smaller than {what}: raise it{needed}, or {remedy}"
+        other = f", or {remedy}" if config.byte_fallback or config.character_coverage > LEAST_COVERAGE else ""
+        return f"tokenizer.vocab_size = {config.vocab_size} is smaller than {what}: raise it{needed}{other}"
     if "sentences" in message or "empty" in message or "all_chars_count" in message:
         return "the training corpus has no text to learn a tokenizer from"
     return f"SentencePiece could not learn a model of {config.vocab_size} pieces: {reason}"

@@ -61,7 +61,6 @@ class TrainingState:
     regular: list[int] | None = field(default_factory=list)
     batches: str = ""  # a hash of all batches so far, in their order
     best_bleu: float | None = None
-    best_score: float | None = None  # what checkpoints are ranked by: the BLEU, or minus the loss where there is none
     best_step: int | None = None
     validations_since_best: int = 0
     validations: list[dict[str, Any]] = field(default_factory=list)

@@ -180,7 +180,9 @@ def test_where_nothing_is_left_the_rest_is_obeyed(make_model, make_source):
 
 @given(
     phrases=st.lists(
-        st.sampled_from([*PHRASES, "ab a", "c.", "ä", "aä", ".", ". a", "×", "×a"]), min_size=1, max_size=3
+        st.sampled_from([*PHRASES, "ab a", "c.", "ä", "aä", ".", ". a", "×", "×a", "猫", "猫犬", "a犬", "ก"]),
+        min_size=1,
+        max_size=3,
     ),
     data=st.data(),
 )
@@ -188,6 +190,10 @@ def test_where_nothing_is_left_the_rest_is_obeyed(make_model, make_source):
 def test_no_way_through_the_pieces_writes_a_banned_phrase(phrases, data):
     texts = [b"", b"", b"", b"", b" a", b"b", b" c", b".", b" ", b" ab", b"a", "ä".encode(), b"\xc3", b"\xa4", b"c  a"]
     texts += [b"\x97"]  # the second byte of "×"
+    texts += [text.encode() for text in ("猫", " 犬", "犬", "犬猫", "ก", "กี", "ี")] + [
+        "猫".encode()[:2],
+        "猫".encode()[2:],
+    ]
     banned, history = Banned(phrases, texts), []
     for _ in range(data.draw(st.integers(0, 10))):
         left = sorted(set(range(EOS + 1, len(texts))) - set(banned.ruled_out(history)))
@@ -215,6 +221,21 @@ def test_what_is_banned_are_whole_words():
     assert {texts[i] for i in both.ruled_out([names[" con"]])} == {b" cat", b".", b".x"}
     banned = Banned(["the cat"], texts)
     assert banned.found_in("in the  cat.") and not banned.found_in("the cats") and not banned.found_in("bathe cat")
+
+
+def test_without_spaces_between_words_a_phrase_is_banned_wherever_it_stands():
+    texts = [b"", b"", b"", b"", *(text.encode() for text in ("黒", "猫", "が", "黒猫", "猫背", "ก", "กี", "cat", "s"))]
+    names = {text.decode(): i for i, text in enumerate(texts) if text}
+
+    def out(phrase, *before):
+        return {texts[i].decode() for i in Banned([phrase], texts).ruled_out([names[one] for one in before])}
+
+    assert out("猫") == out("猫", "黒") == out("猫", "cat") == {"猫", "黒猫", "猫背"}
+    assert out("黒猫", "黒") == {"猫", "黒猫", "猫背"}
+    assert out("ก") == {"ก"}  # with its vowel it is another character
+    assert out("cat", "猫") == {"cat"} and out("cat", "s") == set()
+    banned = Banned(["猫", "ก"], texts)
+    assert banned.found_in("黒猫が") and banned.found_in("キก") and not banned.found_in("犬กี")
 
 
 def test_an_output_is_kept_apart_from_others():

@@ -107,13 +107,19 @@ def test_required_words_are_there_and_banned_ones_are_not(
             assert "König" in one.text and "grüne Tür" in one.text and one.satisfied
     # What the model likes best is not there when it is banned.
     favourites = [word for word, _ in Counter(re.findall(r"\w+", translate(lines=sources).out)).most_common(3)]
-    (tmp_path / "banned").write_text("\n\n".join(favourites[1:]) + "\n", encoding="utf-8")
+    (tmp_path / "banned").write_text(f"\n{favourites[1]}\t{favourites[2]}\n\nx\n", encoding="utf-8")
     result = translate("--ban", favourites[0], "--ban-file", tmp_path / "banned", lines=sources)
     assert len(favourites) == 3 and not set(favourites) & set(re.findall(r"\w+", result.out))
     both = ("--require", "Katze", "--require", "König", "--max-length", "4", "--format", "jsonl")
     result = translate(*both, lines=sources[:1])
     assert json.loads(result.out)["satisfied"] is False
-    assert "line 1: no translation was found" in result.err
+    assert re.search(
+        r"required phrases have \d pieces, too many for a beam of \d: .* a beam of \d+ or more", result.err
+    )
+    assert re.search(
+        "line 1: the search found no translation as asked for; this one lacks what was required: '(Katze|König)'",
+        result.err,
+    )
 
 
 def test_what_is_required_is_whole_words(translator: Translator, sources: list[str]) -> None:
@@ -132,8 +138,8 @@ def test_what_is_required_is_whole_words(translator: Translator, sources: list[s
             # In a text that has it as the beginning of another word alone, it is not there.
     demands = Demands(Options(require=(longer[0],)), tokenizer, torch.device("cpu"))
     [whole, part] = tokenizer.encode_target([longer[0], longer[1]])
-    assert demands.satisfied(whole, longer[0]) and not demands.satisfied(part, longer[1])
-    assert demands.satisfied([*part, *whole], " ".join(longer[::-1]))
+    assert demands.unmet(whole, longer[0]) is None and demands.unmet(part, longer[1]) is not None
+    assert demands.unmet([*part, *whole], " ".join(longer[::-1])) is None
     # What a prefix goes on with is not there either: it comes later.
     [result] = translator.translate(sources[:1], prefix=longer[1], require=[longer[0]], beam_size=8)
     assert result.text.startswith(longer[1]) and re.search(rf"\b{longer[0]}\b", result.text)
@@ -328,7 +334,7 @@ def test_a_loop_is_cut_and_marked(looping: Translator, warnings: list[str]) -> N
     assert not one.satisfied  # what is put out has less than 40 pieces
     assert warnings == [
         "line 1 runs into a loop: its translation is cut after 6 pieces",
-        "line 1: no translation was found that is all that was asked for",
+        "line 1: the search found no translation as asked for; this one has 6 pieces and not the 40 that are the least",
     ]
     assert "".join(looping.stream_tokens(LINE, Options(min_length=40))) == one.text
 

@@ -184,6 +184,30 @@ def test_training_refuses_what_cannot_be_meant(train: Train, source: bytes, targ
     refused(train(source, target), *parts)
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_training_refuses_held_out_pairs_that_are_all_blank_and_counts_others(
+    run_cli: Any, tmp_path: Path, split: str
+) -> None:
+    def train(run: str, source: str, target: str) -> Any:
+        text = "the cat\nthe dog\n" * 20
+        for name, content in (("s.en", text), ("s.de", text), ("h.en", source), ("h.de", target)):
+            (tmp_path / name).write_text(content)
+        sides = ["--source", tmp_path / "s.en", "--target", tmp_path / "s.de"]
+        if split == "valid":
+            sides += ["--valid-source", tmp_path / "h.en", "--valid-target", tmp_path / "h.de"]
+        settings = ["tokenizer.vocab_size=20", "training.max_steps=1"]
+        if split == "test":
+            settings += [f"data.test_source={tmp_path / 'h.en'}", f"data.test_target={tmp_path / 'h.de'}"]
+        options = [part for one in settings for part in ("--set", one)]
+        return run_cli("train", *sides, "--run-dir", tmp_path / run, "--preset", "tiny", *options)
+
+    refused(train("a", "the cat\n\n", " \nthe dog\n"), "h.en and ", f"2 pairs of the {split} set has an empty side")
+    assert not (tmp_path / "a").exists()
+    result = train("b", "the cat\n\n", "the cat\nthe dog\n")
+    assert result.code == 0
+    assert "h.de: 1 of 2 pairs have an empty side, and count in the scores" in result.err
+
+
 def test_training_drops_and_counts_what_is_only_odd(tmp_path: Path, tokenizer: Tokenizer) -> None:
     lines = [b"the cat", LONG, b"", b"the cat", b"the \0 cat", RTL.encode(), EMOJI.encode(), COMBINED.encode()]
     text = b"\xef\xbb\xbf" + b"\r\n".join(lines) + b"\r\n"

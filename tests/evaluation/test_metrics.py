@@ -301,6 +301,23 @@ def test_languages_have_their_usual_tokenisation_by_any_code(language: str, expe
     assert (tokenize_remark("13a", language) is None) == (expected == "13a")
 
 
+@pytest.mark.parametrize(
+    ("tokenize", "line", "remedy"),
+    [
+        ("13a", "两只狗在草地上奔跑。", "choose zh"),
+        ("intl", "二匹の犬が草の上で遊んでいる。", "choose ja-mecab, or char"),
+        ("none", "สุนัขสองตัววิ่งเล่นบนสนามหญ้า", "choose char"),
+        ("zh", "两只狗在草地上奔跑。", None),
+        ("char", "สุนัขสองตัววิ่งเล่นบนสนามหญ้า", None),
+        ("13a", "Zwei Hunde spielen im Gras.", None),
+    ],
+)
+def test_text_without_spaces_is_told_from_words(tokenize: str, line: str, remedy: str | None) -> None:
+    remark = tokenize_remark(tokenize, "", [line] * 3)
+    assert remark is None if remedy is None else (remark or "").endswith(f"tell nothing; {remedy}")
+    assert tokenize_remark(tokenize, "", []) is None
+
+
 def test_large_test_sets_draw_fewer_resamples_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_module, "MAX_DRAWS", 150 * len(REFERENCES))
     score = score_system(HYPOTHESES, [REFERENCES], ("bleu",))["bleu"]

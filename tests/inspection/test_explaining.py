@@ -390,6 +390,17 @@ def test_mistakes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_takes_the_place_of_pictures_alone(run_cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "thesis.png").write_text("my thesis")
+    result = run_cli("explain", tiny_run.path, SENTENCE, "--plot", "thesis.png", cwd=tmp_path)
+    assert result.code == 2 and "--plot thesis.png: holds something else than a picture; name another" in result.err
+    assert (tmp_path / "thesis.png").read_text() == "my thesis"
+    for name in ("a.png", "a.pdf", "a.svg"):
+        for _ in range(2):
+            assert run_cli("explain", tiny_run.path, SENTENCE, *ONE, "--plot", name, cwd=tmp_path).code == 0
+
+
 def test_a_sentence_may_begin_with_a_dash(run_cli: Cli, tiny_run: Any) -> None:
     result = run_cli("explain", tiny_run.path, *ONE, "--", "- the cat")
     assert result.code == 0 and result.lines[0] == "source           - the cat"

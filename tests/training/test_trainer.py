@@ -30,7 +30,7 @@ from seq2seq.model.dropout import dropout as drop
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run, RunError
 from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, pad, plan_epoch
-from seq2seq.training.averaging import choose_checkpoints, regular_steps
+from seq2seq.training.averaging import best_steps, choose_checkpoints, regular_steps
 from seq2seq.training.state import STATE_FORMAT, TIMINGS, Interrupted, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 from seq2seq.training.validation import validation_loss
@@ -606,7 +606,21 @@ def scores(*values: float) -> Evaluate:
     return lambda model: next(remaining)
 
 
-def test_patience_ends_training_after_so_many_validations_without_a_better_one(tmp_path: Path) -> None:
+@pytest.fixture
+def losses_are(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes validations find these losses, one after the other."""
+
+    def make(*values: float) -> None:
+        remaining = iter(values)
+        monkeypatch.setattr("seq2seq.training.trainer.validation_loss", lambda *_: next(remaining))
+
+    return make
+
+
+def test_patience_ends_training_after_so_many_validations_without_a_better_one(
+    tmp_path: Path, losses_are: Callable[..., None]
+) -> None:
+    losses_are(3, 3.5, 3, 3.2, 3.1)
     config = settings(max_steps=100, validate_every=2, patience=2)
     trainer = trainer_for(
         tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(10, 9, 11, 11, 10.5, 99)
@@ -618,7 +632,30 @@ def test_patience_ends_training_after_so_many_validations_without_a_better_one(t
     assert [record["valid_bleu"] for record in listener(trainer).validations] == [10, 9, 11, 11, 10.5]
 
 
-def test_patience_alone_is_a_limit_only_where_something_is_validated(tmp_path: Path) -> None:
+def test_patience_waits_as_long_as_the_loss_or_bleu_gets_better(
+    tmp_path: Path, losses_are: Callable[..., None]
+) -> None:
+    losses_are(4, 3, 2, 2.5, 2.4, 2.1)  # BLEU is nothing for three validations, and better in the fifth
+    config = settings(max_steps=100, validate_every=1, patience=1)
+    state = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(0, 0, 0, 1, 2, 1)).train()
+    assert (state.step, state.best_step, state.best_bleu) == (6, 5, 2)
+
+
+def test_of_validations_with_equal_bleu_the_one_of_the_lowest_loss_is_the_best(
+    tmp_path: Path, losses_are: Callable[..., None]
+) -> None:
+    losses_are(4, 2, 3)
+    config = settings(max_steps=3, validate_every=1, save_every=100, average="none")
+    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(0, 0, 0))
+    state = trainer.train()
+    assert (state.best_step, best_steps([1, 2, 3], state)) == (2, [2, 3, 1])
+    assert 2 in kept_steps(trainer.run)
+
+
+def test_patience_alone_is_a_limit_only_where_something_is_validated(
+    tmp_path: Path, losses_are: Callable[..., None]
+) -> None:
+    losses_are(2, 2)
     config = settings(patience=1, validate_every=1)
     state = trainer_for(tmp_path / "valid", config, valid=Copies(5, DIGITS), evaluate=scores(2, 1)).train()
     assert (state.step, state.horizon) == (2, None)

@@ -1,0 +1,79 @@
+"""What whoever trains should know before it begins: settings that count for nothing, corpora that mislead."""
+
+from __future__ import annotations
+
+from seq2seq.config import Config, DataConfig
+from seq2seq.evaluation.overlap import find_overlap
+from seq2seq.evaluation.tokenization import tokenize_remark
+from seq2seq.finetuning import Hashes
+from seq2seq.preparing import Corpora
+from seq2seq.text.reading import has_split, is_tsv
+
+MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
+MUCH_SEEN = 0.01  # of a held-out set's sources: more than short sentences that occur everywhere
+
+
+def about_settings(config: Config) -> list[str]:
+    """Settings that are made and have no effect."""
+    data = config.data
+    unused: list[tuple[str, str]] = []  # a field, and what it is for
+    if not (data.dataset or data.train_pairs or data.valid_pairs or data.test_pairs):
+        unused += [(name, "tables and datasets") for name in ("source_column", "target_column")]
+    if not any(map(is_tsv, (data.train_pairs, data.valid_pairs, data.test_pairs))):
+        unused += [(name, "TSV files") for name in ("tsv_header", "tsv_quotes")]
+    if not data.dataset:
+        unused += [(name, "a dataset") for name in ("dataset_config", "train_split", "valid_split", "test_split")]
+    found = [
+        f"data.{name} counts for nothing: it is for {what}, and there is none"
+        for name, what in unused
+        if getattr(data, name) != DataConfig.model_fields[name].default
+    ]
+    if config.training.patience and not has_split(data, "valid"):
+        found.append("training.patience counts for nothing: there is no validation set")
+    return found
+
+
+def about_corpora(config: Config, corpora: Corpora, hashes: Hashes | None) -> list[str]:
+    """hashes: of the sources that the model will have seen, where that is known."""
+    return [
+        *_unknown_pieces(config, corpora),
+        *_held_out_that_is_seen(corpora, hashes),
+        *_tokenization(config, corpora),
+    ]
+
+
+def _unknown_pieces(config: Config, corpora: Corpora) -> list[str]:
+    found = []
+    for side, share in zip(("source", "target"), corpora.train.unknown_shares(), strict=True):
+        if share <= MUCH_UNKNOWN:
+            continue
+        given = "training.init_from" if config.training.init_from else "tokenizer.source_model"
+        learned = given == "tokenizer.source_model" and not config.tokenizer.source_model
+        remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
+        if learned and config.tokenizer.character_coverage == 1.0:
+            remedy = "SentencePiece has none for some characters, such as NUL; remove them from the text"
+        found.append(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and lost: {remedy}")
+    return found
+
+
+def _held_out_that_is_seen(corpora: Corpora, hashes: Hashes | None) -> list[str]:
+    found = []
+    for name, text in (("validation", corpora.valid_text), ("test", corpora.test_text)):
+        if text is None or hashes is None:
+            continue
+        overlap = find_overlap(list(text.sources()), hashes["exact"], hashes["normalized"])
+        if overlap.exact > MUCH_SEEN * overlap.total:
+            found.append(
+                f"{overlap.exact:,} of the {overlap.total:,} sources of the {name} set are in the training data, too: "
+                "its scores will be better than those of new text"
+            )
+    return found
+
+
+def _tokenization(config: Config, corpora: Corpora) -> list[str]:
+    for text in (corpora.valid_text, corpora.test_text):
+        if text is not None:
+            data = config.data
+            remark = tokenize_remark(data.bleu_tokenize, data.target_language, text.targets())
+            return [] if remark is None else [f"{remark} (data.bleu_tokenize)"]
+    return []
