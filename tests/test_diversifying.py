@@ -20,7 +20,7 @@ from seq2seq import kept_translations
 from seq2seq.commands import diversifying as commands
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
-from seq2seq.diversifying import KEPT, LOCK, Counts, Teacher, diversify, output_paths
+from seq2seq.diversifying import KEPT, LOCK, Counts, Monolingual, Teacher, diversify, output_paths
 from seq2seq.errors import OptionError, UserError
 from seq2seq.run import Run
 from seq2seq.text.errors import DataError
@@ -71,6 +71,58 @@ def test_the_corpus_comes_first_and_whole_then_what_each_model_adds(
     assert (counts.added, counts.bad, counts.written) == (len(added), len(kept), len(kept + added))
     assert counts.added + counts.repeated + counts.bad == 4 * len(kept)
     assert done == 3 * [(number, len(kept)) for number in range(1, len(kept) + 1)]
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_text_of_one_language_is_translated_after_the_corpus_or_in_its_place(tmp_path: Path, only: bool) -> None:
+    corpus = write(tmp_path / "in", [("a", "b"), ("", "c"), ("d", "e")])
+    for name, text in (("en", "f\n\na\n"), ("de", "g\nh"), ("more.de", " \ni\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    more = Monolingual((tmp_path / "en",), (tmp_path / "de", tmp_path / "more.de"), only)
+    done: list[tuple[int, int]] = []
+    counts = diversify(
+        *corpus, tmp_path / "out", forward=[teacher(str.upper)], backward=[teacher(str.title), teacher(ascii)],
+        monolingual=more, progress=lambda *numbers: done.append(numbers),
+    )  # fmt: skip
+    forward = [("f", "F"), ("a", "A")] if only else [("a", "A"), ("d", "D"), ("f", "F")]
+    backward = ["g", "h", "i"] if only else ["b", "e", "g", "h", "i"]
+    added = [*forward, *((line.title(), line) for line in backward), *((ascii(line), line) for line in backward)]
+    assert read(tmp_path / "out") == [("a", "b"), ("d", "e"), *added]
+    assert (counts.corpus, counts.empty, counts.monolingual, counts.added) == (2, 1, 5, len(added))
+    assert counts.repeated == (0 if only else 1)  # "a" again
+    assert ", 5 lines of one language, " in counts.describe()
+    first, second = (2, 3) if only else (4, 5)
+    assert done == [(n, first) for n in range(1, first + 1)] + 2 * [(n, second) for n in range(1, second + 1)]
+
+
+def test_text_of_one_language_is_gone_on_with_where_it_was_and_may_not_change(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "in", [("a", "b")])
+    (tmp_path / "de").write_text("c\nd\ne\n", encoding="utf-8")
+    more = Monolingual(targets=(tmp_path / "de",))
+
+    def start(change: Callable[[str], str]) -> Counts:
+        one = teacher(change, key="1")
+        return diversify(*corpus, tmp_path / "out", forward=[], backward=[one], monolingual=more)
+
+    with pytest.raises(KeyboardInterrupt):
+        start(Stopping(str.upper, 2))
+    last = Stopping(str.upper, 2)
+    assert start(last).added == 4 and last.asked == ["d", "e"]
+    shutil.rmtree(tmp_path / "out")
+
+    def changing(line: str) -> str:
+        (tmp_path / "de").write_text("c\nd\nf\n", encoding="utf-8")
+        return line
+
+    with pytest.raises(UserError, match=r"in/train\.de, .*/de: changed while they were translated"):
+        diversify(
+            *corpus, tmp_path / "out", forward=[], backward=[teacher(changing), teacher(str.upper)], monolingual=more
+        )
+    (tmp_path / "de").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(UserError, match="de: no lines with text"):
+        start(str.upper)
+    with pytest.raises(OptionError, match=r"train\.de there is --monolingual-target .*train\.de; name another folder"):
+        output_paths(*corpus, tmp_path, Monolingual(targets=(tmp_path / "train.de",)))
 
 
 def test_counts_are_told() -> None:
@@ -411,6 +463,28 @@ def test_the_command_translates_with_runs(tiny_run: Any, run_cli: Any, tmp_path:
     assert refused.code == 2 and "--n-best" in refused.err
     twice = run_cli("diversify", *files, "--forward", tiny_run.path, "--backward", tiny_run.path)
     assert twice.code == 2 and "named twice" in twice.err
+
+
+def test_the_command_translates_text_of_one_language(tiny_run: Any, run_cli: Any, tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in", [("the cat sees the dog", "der Katze sieht der Hund")])
+    (tmp_path / "more.en").write_text("the old king\nthe cat\n", encoding="utf-8")
+    files = ("--source", source, "--target", target, "--output", tmp_path / "out")
+    forward, more = ("--forward", tiny_run.path), ("--monolingual-source", tmp_path / "more.en")
+    for options, words in (
+        ((*forward, "--monolingual-target", tmp_path / "more.en"), "no model translates it: add --backward RUN"),
+        ((*forward, "--only-monolingual"), "has nothing to translate: add --monolingual-source FILE"),
+        ((*forward, *more, *more), "a file is named twice"),
+    ):
+        refused = run_cli("diversify", *files, *options)
+        assert refused.code == 2 and words in refused.err and not (tmp_path / "out").exists()
+    missing = run_cli("diversify", *files, *forward, "--monolingual-source", tmp_path / "none.en")
+    assert missing.code == 1 and "none.en: no such file" in missing.err
+    done = run_cli("diversify", *files, *forward, *more, "--only-monolingual", "--precision", "fp32")
+    assert done.code == 0 and done.out.startswith("1 pair of the corpus, 2 lines of one language, "), done.err
+    texts = [result.text for result in Translator(tiny_run.path).translate(["the old king", "the cat"])]
+    assert read(tmp_path / "out")[1:] == [
+        pair for pair in zip(["the old king", "the cat"], texts, strict=True) if pair[1].strip()
+    ]
 
 
 def test_the_command_goes_on_where_it_was_stopped(

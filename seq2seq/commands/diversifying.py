@@ -22,7 +22,7 @@ from seq2seq.commands.common import (
     tell,
     warn,
 )  # fmt: skip
-from seq2seq.errors import OptionError
+from seq2seq.errors import OptionError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,15 @@ def diversify(
     backward: Annotated[
         list[Path] | None, option("RUN", "Trained the other way, translates the targets; repeatable.")
     ] = None,
+    monolingual_source: Annotated[
+        list[Path] | None, option("FILE", "More text in the source's language, for --forward models; repeatable.")
+    ] = None,
+    monolingual_target: Annotated[
+        list[Path] | None, option("FILE", "More text in the target's language, for --backward models; repeatable.")
+    ] = None,
+    only_monolingual: Annotated[
+        bool, typer.Option("--only-monolingual", help="Translate those files alone, and not the corpus.")
+    ] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     n_best: Annotated[int, option("N", "Translations that each model adds of a line, at most.")] = 1,
@@ -56,20 +65,24 @@ def diversify(
 
     The corpus itself comes first, but for pairs with an empty side; each --forward model adds pairs with other targets,
     each --backward model pairs with other sources. Translations that were cut or ran into loops are left out, and none
-    is there twice. Both files appear when all is done; stopped, the same command goes on where it was. Nothing but the
-    corpus is used (data diversification, arXiv 1911.01986).
+    is there twice (data diversification, arXiv 1911.01986). Files with text of one language alone, one sentence a line
+    and prepared as the corpus is, are translated after it: with --monolingual-target that is back-translation (arXiv
+    1511.06709). Both files appear when all is done; stopped, the same command goes on where it was.
     """
     both = [*(forward or ()), *(backward or ())]
     if not both:
         raise OptionError("name a model: --forward RUN (source to target), --backward RUN (target to source), or both")
     if len({path.resolve() for path in both}) < len(both):
         raise OptionError("a run is named twice with --forward and --backward: name each once")
+    for way, models, files in (("source", forward, monolingual_source), ("target", backward, monolingual_target)):
+        _check_monolingual(way, models or [], files or [], only=only_monolingual)
     precision_name = parse_precision(precision)
     from seq2seq.decoding.options import Options, check_options
-    from seq2seq.diversifying import diversify, output_paths
+    from seq2seq.diversifying import Monolingual, diversify, output_paths
     from seq2seq.run import Run
 
-    output_paths(source, target, output)
+    monolingual = Monolingual(tuple(monolingual_source or ()), tuple(monolingual_target or ()), only_monolingual)
+    output_paths(source, target, output, monolingual)
     options = Options(beam_size=beam_size, length_penalty=length_penalty, n_best=n_best)
     runs = {path: Run.open(path) for path in both}
     for run in runs.values():  # what is wrong is told before the first has translated for an hour
@@ -86,13 +99,30 @@ def diversify(
     )
     with _progress() as progress:
         counts = diversify(
-            source, target, output, forward=one_way, backward=other_way, overwrite=overwrite, progress=progress,
-            tell=tell,
+            source, target, output, forward=one_way, backward=other_way, monolingual=monolingual, overwrite=overwrite,
+            progress=progress, tell=tell,
         )  # fmt: skip
     warn.close()
     if not counts.added:
         tell("nothing was added: see whether the models have been trained enough, and go the right way")
     print(counts.describe())
+
+
+def _check_monolingual(side: str, models: list[Path], files: list[Path], *, only: bool) -> None:
+    """Raises OptionError for text that no model translates, and for a model without any. side: source or target."""
+    way = "--forward" if side == "source" else "--backward"
+    for path in files:
+        if not models:
+            raise OptionError(f"--monolingual-{side} {path}: no model translates it: add {way} RUN")
+        if not path.exists():
+            raise UserError(f"--monolingual-{side} {path}: no such file; check the path")
+    if len({path.resolve() for path in files}) < len(files):
+        raise OptionError(f"--monolingual-{side}: a file is named twice: name it once")
+    if only and models and not files:
+        raise OptionError(
+            f"--only-monolingual: {way} {models[0]} has nothing to translate: add --monolingual-{side} FILE, or leave "
+            "one of the two out"
+        )
 
 
 def _see_whether_it_knows(run: Run, mine: tuple[str, Path], others: tuple[str, Path]) -> None:
