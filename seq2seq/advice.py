@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Literal
+
 from seq2seq.config import Config, DataConfig
 from seq2seq.evaluation.overlap import find_overlap
 from seq2seq.evaluation.tokenization import tokenize_remark
@@ -9,6 +12,9 @@ from seq2seq.finetuning import Hashes
 from seq2seq.preparing import Corpora
 from seq2seq.text.reading import has_split, is_tsv
 
+Side = Literal["source", "target"]
+LOOKED_AT = 10_000  # lines, for what is unknown in them
+SHOWN = 8
 MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
 MUCH_SEEN = 0.01  # of a held-out set's sources: more than short sentences that occur everywhere
 
@@ -44,7 +50,8 @@ def about_corpora(config: Config, corpora: Corpora, hashes: Hashes | None) -> li
 
 def _unknown_pieces(config: Config, corpora: Corpora) -> list[str]:
     found = []
-    for side, share in zip(("source", "target"), corpora.train.unknown_shares(), strict=True):
+    sides: tuple[Side, Side] = ("source", "target")
+    for side, share in zip(sides, corpora.train.unknown_shares(), strict=True):
         if share <= MUCH_UNKNOWN:
             continue
         given = "training.init_from" if config.training.init_from else "tokenizer.source_model"
@@ -52,8 +59,19 @@ def _unknown_pieces(config: Config, corpora: Corpora) -> list[str]:
         remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
         if learned and config.tokenizer.character_coverage == 1.0:
             remedy = "SentencePiece has none for some characters, such as NUL; remove them from the text"
-        found.append(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and lost: {remedy}")
+        lost = f"lost (most often {' '.join(_often_unknown(corpora, side))!r:.60})"
+        found.append(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and {lost}: {remedy}")
     return found
+
+
+def _often_unknown(corpora: Corpora, side: Side) -> list[str]:
+    """The most frequent of the characters, or runs of them, that have no piece."""
+    tokenizer, lines = corpora.tokenizer, corpora.train_text.first(LOOKED_AT)[side == "target"]
+    encode = tokenizer.encode_source if side == "source" else tokenizer.encode_target
+    found: Counter[str] = Counter()
+    for line, ids in zip(lines, encode(lines), strict=True):
+        found.update(tokenizer.unknown_places(line, ids, side).values())
+    return [text for text, _ in found.most_common(SHOWN)]
 
 
 def _held_out_that_is_seen(corpora: Corpora, hashes: Hashes | None) -> list[str]:

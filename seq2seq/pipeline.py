@@ -123,7 +123,7 @@ def _train(
         _write_beginning(config, run, corpora, hashes, overwrite=overwrite)
         with _telling_how_to_go_on(run):
             with gently or contextlib.nullcontext(), _without_searching_for_garbage():
-                trainer.train()
+                trainer.train(validate_first=initial is not None)
             if stop():  # during the last step: what is left to do would not end soon
                 raise Interrupted
             if not (stands and run.trained_steps() == trainer.state.step):

@@ -80,6 +80,20 @@ def test_held_out_sentences_that_the_model_is_trained_on_are_counted(tmp_path: P
     assert not [text for text in said(tmp_path / "other", [new]) if "in the training data" in text]
 
 
+def test_what_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
+    said(tmp_path, PAIRS[:2])
+    other = [("ein hund sieht ☃", "a dog sees ☄"), ("☃ ein ☂", "a ☄")] * 5
+    (tmp_path / "other").mkdir()
+    for side, language in enumerate(("source", "target")):
+        (tmp_path / "other" / language).write_text("".join(f"{pair[side]}\n" for pair in other), encoding="utf-8")
+    data = {f"train_{language}": str(tmp_path / "other" / language) for language in ("source", "target")}
+    listener = Listener()
+    pipeline.train(of(data, init_from=str(tmp_path / "run")), tmp_path / "tuned", listener)
+    source, target = [text for text in listener.messages if "unknown to the vocabulary" in text]
+    assert "source pieces" in source and "(most often '☃ ☂'): without training.init_from" in source
+    assert "(most often '☄')" in target
+
+
 def test_references_that_bleu_does_not_take_apart_are_told(tmp_path: Path) -> None:
     chinese = [("ein hund", "两只狗在草地上奔跑。")]
     [found] = [text for text in said(tmp_path, chinese) if "BLEU" in text and "finished" not in text]

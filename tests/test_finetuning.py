@@ -25,6 +25,7 @@ from seq2seq.recipe import build_config, load_config
 from seq2seq.run import Run
 from seq2seq.text.corpus import hash_sources
 from seq2seq.training.state import Interrupted
+from seq2seq.training.validation import validation_loss
 
 FIRST = [("der rote hund", "the red dog"), ("ein hund sieht rot", "a dog sees red"), ("der hund", "the dog")] * 20
 OTHER = [("die gelbe katze", "the yellow cat"), ("eine katze mag gelb", "a cat likes yellow")] * 30
@@ -147,6 +148,42 @@ def test_what_counts_for_nothing_and_a_run_that_is_not_finished_are_told_of(
     where = tmp_path / "first"
     assert f"tokenizer.vocab_size = 70 counts for nothing: the vocabulary is that of {where}" in listener.messages
     assert any(f"{where}: this model is of step 6, and training went on to step 9" in m for m in listener.messages)
+
+
+def test_the_model_is_validated_as_it_was_before_the_first_step(
+    first: Path, other: dict[str, str], tmp_path: Path
+) -> None:
+    data = {**other, "valid_source": other["train_source"], "valid_target": other["train_target"]}
+    run = train(configured(data, **from_run(first)), tmp_path / "run").run
+    steps = [record["step"] for record in run.metrics() if "valid_loss" in record]
+    assert steps == [0, 3, 6]
+    before = next(record for record in run.metrics() if "valid_loss" in record)
+    model, tokenizer = Run.open(first).load_model(), Run.open(first).tokenizer()
+    source = tokenizer.encode_source([pair[0] for pair in OTHER])
+    target = tokenizer.encode_target([pair[1] for pair in OTHER])
+    pairs = Given(source, target)
+    assert before["valid_loss"] == pytest.approx(validation_loss(model, pairs, 100, torch.device("cpu")), abs=2e-3)
+    other_run = train(configured(data), tmp_path / "new").run
+    assert [record["step"] for record in other_run.metrics() if "valid_loss" in record] == [3, 6]
+
+
+class Given:
+    """Encoded pairs, as validation takes them."""
+
+    def __init__(self, sources: list[list[int]], targets: list[list[int]]) -> None:
+        self.sources, self.targets = ([np.array(ids, np.int32) for ids in side] for side in (sources, targets))
+        self.source_lengths, self.target_lengths = (
+            np.array([len(ids) for ids in side]) for side in (self.sources, self.targets)
+        )
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def source(self, index: int) -> Any:
+        return self.sources[index]
+
+    def target(self, index: int) -> Any:
+        return self.targets[index]
 
 
 class After:

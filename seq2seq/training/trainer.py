@@ -84,8 +84,11 @@ class Trainer:
 
     # The loop
 
-    def train(self) -> TrainingState:
-        """Trains until a limit is reached. Raises TrainingError, or Interrupted after saving."""
+    def train(self, *, validate_first: bool = False) -> TrainingState:
+        """Trains until a limit is reached. Raises TrainingError, or Interrupted after saving.
+
+        validate_first: before step 1, as the model may be good already.
+        """
         state = self.state
         self.set_horizon()
         if state.step:  # a kill may have come between saving and this
@@ -97,6 +100,8 @@ class Trainer:
         self._since_log.begin()
         timings: list[float] = []
         done = self.done()
+        if validate_first and not (state.step or done):
+            self._validate()
         while not done:
             update = self._next_update()
             state.batches = chain_hash(state.batches, self._pairs, update)
