@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from seq2seq.finishing import Outcome
 
 
+WIDE = 96  # columns of a terminal that has room for all of the live line
+
+
 class TrainingProgress:
     """Shows step, loss, target tokens a second, learning rate, time left and validation BLEU.
 
@@ -28,7 +31,7 @@ class TrainingProgress:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self.quiet = quiet
-        self._bleu = ""
+        self._bleu: list[str] = []
         self._progress = Progress(
             TextColumn("step {task.fields[steps]}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=24)),  # gives way on a narrow terminal
@@ -55,10 +58,11 @@ class TrainingProgress:
     def progress(self, record: Mapping[str, Any]) -> None:
         horizon, step, left = record["horizon"], record["step"], record["time_left"]
         steps = f"{step:,}" + (f"/{horizon:,}" if horizon else "")
-        numbers = (
-            f"loss {_loss(record['nll'])}  {record['target_tokens_per_second']:,} tokens/s  "
-            f"lr {record['learning_rate']:.2e}{self._bleu}"
-        )
+        speed, rate = f"{record['target_tokens_per_second']:,} tokens/s", f"lr {record['learning_rate']:.2e}"
+        parts = [f"loss {_loss(record['nll'])}", speed, rate, *self._bleu]
+        if not self._progress.disable and self.console.width < WIDE:
+            parts.remove(rate)
+        numbers = "  ".join(parts)
         if self._progress.disable and not self.quiet:
             self.message(f"step {steps}  {numbers}  {_clock(left)} left")
         self._progress.update(
@@ -69,7 +73,7 @@ class TrainingProgress:
         bleu = record["valid_bleu"]
         text = f"step {record['step']:,}  validation loss {record['valid_loss']:.3f}"
         if bleu is not None:
-            self._bleu = f"  BLEU {bleu:.1f}"
+            self._bleu = [f"BLEU {bleu:.1f}"]
             text += f"  BLEU {bleu:.2f}"
         self.message(text)
 
