@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from typing import Literal
 
@@ -11,10 +12,12 @@ from seq2seq.evaluation.tokenization import tokenize_remark
 from seq2seq.finetuning import Hashes
 from seq2seq.preparing import Corpora
 from seq2seq.text.reading import has_split, is_tsv
+from seq2seq.text.visible import quoted
 
 Side = Literal["source", "target"]
 LOOKED_AT = 10_000  # lines, for what is unknown in them
 SHOWN = 8
+MUCH_LOOKING_ALIKE = 0.01  # of the sentences
 MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
 MUCH_SEEN = 0.01  # of a held-out set's sources: more than short sentences that occur everywhere
 
@@ -42,10 +45,48 @@ def about_settings(config: Config) -> list[str]:
 def about_corpora(config: Config, corpora: Corpora, hashes: Hashes | None) -> list[str]:
     """hashes: of the sources that the model will have seen, where that is known."""
     return [
+        *_equal_sides(corpora),
+        *_look_alikes(config, corpora),
         *_unknown_pieces(config, corpora),
         *_held_out_that_is_seen(corpora, hashes),
         *_tokenization(config, corpora),
     ]
+
+
+def _equal_sides(corpora: Corpora) -> list[str]:
+    pairs = list(zip(*corpora.train_text.first(LOOKED_AT), strict=True))
+    equal = sum(source == target for source, target in pairs)
+    if 2 * equal < len(pairs):
+        return []
+    return [f"{equal:,} of the first {len(pairs):,} pairs have the same text on both sides: are these the right files?"]
+
+
+def _look_alikes(config: Config, corpora: Corpora) -> list[str]:
+    """Characters that look like others, or like nothing, and are other text to the model."""
+    if config.tokenizer.normalization != "identity" or config.tokenizer.source_model or config.training.init_from:
+        return []
+    lines = [line for side in corpora.train_text.first(LOOKED_AT) for line in side]
+    found = {
+        what: sum(any(one in line for one in characters) for line in lines)
+        for what, characters in (
+            ("no-break spaces", "\u00a0\u202f"),
+            ("invisible spaces or breaks", "\u200b\u2028\ufeff"),
+        )
+    }
+    found["decomposed accents"] = sum(
+        not unicodedata.is_normalized("NFC", line) for line in lines if not line.isascii()
+    )
+    named = [f"{what} in {count:,}" for what, count in found.items() if count > MUCH_LOOKING_ALIKE * len(lines)]
+    soft = sum("\u00ad" in line for line in lines)
+    remarks = []
+    if named:
+        remarks.append(
+            f"of the first {len(lines):,} sentences there are {', '.join(named)}: to the model other text than what "
+            "looks like it; tokenizer.normalization = nmt_nfkc makes it the same"
+        )
+    if soft > MUCH_LOOKING_ALIKE * len(lines):
+        remarks.append(f"soft hyphens in {soft:,} of the first {len(lines):,} sentences take words apart: remove them")
+    return remarks
 
 
 def _unknown_pieces(config: Config, corpora: Corpora) -> list[str]:
@@ -59,7 +100,7 @@ def _unknown_pieces(config: Config, corpora: Corpora) -> list[str]:
         remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
         if learned and config.tokenizer.character_coverage == 1.0:
             remedy = "SentencePiece has none for some characters, such as NUL; remove them from the text"
-        lost = f"lost (most often {' '.join(_often_unknown(corpora, side))!r:.60})"
+        lost = f"lost (most often {quoted(' '.join(_often_unknown(corpora, side)))})"
         found.append(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and {lost}: {remedy}")
     return found
 
@@ -82,8 +123,8 @@ def _held_out_that_is_seen(corpora: Corpora, hashes: Hashes | None) -> list[str]
         overlap = find_overlap(list(text.sources()), hashes["exact"], hashes["normalized"])
         if overlap.exact > MUCH_SEEN * overlap.total:
             found.append(
-                f"{overlap.exact:,} of the {overlap.total:,} sources of the {name} set are in the training data, too: "
-                "its scores will be better than those of new text"
+                f"sources of the {name} set that are in the training data, too: {overlap.exact:,} of "
+                f"{overlap.total:,}; its scores will be better than those of new text"
             )
     return found
 

@@ -148,6 +148,8 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
     run.write_model(tensors, info)
     trainer.observer.message(_describe_model(info))
+    if remark := _worse_than_at_first(bleu, trainer.state):
+        trainer.observer.message(remark)
     card = run.path / CARD
     if card.exists() and not is_card(card):
         trainer.observer.message(f"{card}: is not of this program and stays; there is no model card")
@@ -165,6 +167,17 @@ def _describe_model(info: dict[str, Any]) -> str:
     return f"finished: the model is {what}" + ("" if bleu is None else f"; validation BLEU {bleu:.2f}")
 
 
+def _worse_than_at_first(bleu: float | None, state: TrainingState) -> str | None:
+    """What is to be said of a fine-tuning that has spoilt the model, by the validation set."""
+    first = next((one["valid_bleu"] for one in state.validations if one["step"] == 0), None)
+    if bleu is None or first is None or bleu >= first:
+        return None
+    return (
+        f"that is less than the {first:.2f} of the model that training began with: where the validation set is of the "
+        "text that is to be translated, keep that one, or try a lower training.learning_rate_scale, or more steps"
+    )
+
+
 def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:
     try:
         from seq2seq.curves import draw_curves
@@ -177,7 +190,7 @@ def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:
 
 
 def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], bleu: float | None) -> dict[str, Any]:
-    state, tokenizer = trainer.state, corpora.tokenizer
+    state, tokenizer, best = trainer.state, corpora.tokenizer, trainer.state.best
     return {
         "seq2seq_version": __version__,
         "source_language": config.data.source_language,
@@ -207,8 +220,8 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "bleu": None if bleu is None else round(bleu, 3),
             "bleu_tokenize": config.data.bleu_tokenize,
             "beam_size": config.training.validation_beam_size,
-            "best_single_bleu": None if state.best_bleu is None else round(state.best_bleu, 3),
-            "best_single_step": state.best_step,
+            "best_single_bleu": best and best["valid_bleu"],
+            "best_single_step": best and best["step"],
         },
     }
 

@@ -175,7 +175,7 @@ def _held_out(config: Config, run: Run, split: Any, observer: Observer) -> TextC
                 "check the files, and which columns are read"
             )
         observer.message(
-            f"{corpus_name(config.data, split)}: {blank:,} of {len(text):,} pairs have an empty side, and count in the "
-            "scores"
+            f"{corpus_name(config.data, split)}: pairs with an empty side, which count in the scores: {blank:,} of "
+            f"{len(text):,}"
         )
     return text

@@ -114,8 +114,10 @@ def describe_outcome(outcome: Outcome, config: Config) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text of a corpus without what would steer a terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" else one for one in text)
+    """Text of a corpus without what would steer a terminal: controls, other directions, line separators."""
+    steering = {"Cc", "Cf", "Zl", "Zp"}
+    plain = text.replace("\t", " ")
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) in steering else one for one in plain)
 
 
 def _near(path: str) -> str:

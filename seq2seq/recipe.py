@@ -28,10 +28,6 @@ from seq2seq.untrusted import MAX_CONFIG_BYTES
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes")
 LANGUAGES = ("source_language", "target_language", "bleu_tokenize")  # what is of a corpus, but is not where it lies
-TABLES = (  # what tells how to read a corpus that is no pair of files
-    "dataset", "dataset_config", "train_split", "valid_split", "test_split", "source_column", "target_column",
-    "tsv_header", "tsv_quotes",
-)  # fmt: skip
 SECTIONS = ("data", "tokenizer", "model", "training", "decoding")
 PATHS = {"data": DATA_PATHS, "tokenizer": ("source_model", "target_model"), "training": ("init_from",)}
 
@@ -154,6 +150,11 @@ def parse_config(text: str, *, origin: str) -> Config:
 
 
 def _read_text(path: Path) -> str:
+    if (path / "config.toml").is_file():
+        raise ConfigError(
+            f"{path}: is a run; its recipe is {path / 'config.toml'}, and to go on with it: seq2seq train --run-dir "
+            f"{path} --resume"
+        )
     try:
         with path.open("rb") as file:  # which may be a pipe: train <(generate recipe)
             content = file.read(MAX_CONFIG_BYTES + 1)
@@ -229,7 +230,7 @@ def _absolute(path: str, base: Path, name: str) -> str:
 
 
 def _without_corpus(data: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, Any]:
-    corpus = {*TABLES, "downloads", *LANGUAGES} - set(kept)
+    corpus = {"dataset", "dataset_config", "downloads", *LANGUAGES} - set(kept)
     return {key: value for key, value in data.items() if key not in corpus and key not in DATA_PATHS}
 
 
@@ -263,6 +264,8 @@ def _explain(error: ValidationError) -> str:
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
+        if first["loc"][-1] == "preset":
+            return f"{location}: preset belongs at the top of the file, before the first [section]"
         return f"{location}: unknown field{_suggest(str(first['loc'][-1]), _known_fields(first['loc']))}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])

@@ -28,5 +28,5 @@ class Remarks:
         """Says how many were not shown, and begins anew."""
         for count, example in self._seen.values():
             if count > MOST:
-                print(f"seq2seq: {count - MOST:,} more were like this: {example}", file=sys.stderr)
+                print(f"seq2seq: {count - MOST:,} more ({count:,} in all) were like this: {example}", file=sys.stderr)
         self._seen = {}

@@ -91,9 +91,10 @@ def check_changes(old: Config, new: Config) -> None:
         before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
         for name, value in after.items():
             if before[name] != value and not _may_change(section, name, before[name], value):
+                other = ", or, for other text, fine-tune with --init-from" if section == "data" else ""
                 raise RunError(
                     f"--resume: {section}.{name} = {value!r}, but this run began with {before[name]!r}: put it back "
-                    "(--run-dir and --resume alone have all as it was), or start anew with --overwrite"
+                    f"(--run-dir and --resume alone have all as it was){other}, or start anew with --overwrite"
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,15 @@ def test_settings_without_effect_are_told(data: dict[str, Any], training: dict[s
         assert part in one
 
 
-def said(folder: Path, valid: list[tuple[str, str]], test: list[tuple[str, str]] = PAIRS[:0]) -> list[str]:
-    """What a training on PAIRS tells."""
+def said(
+    folder: Path,
+    valid: list[tuple[str, str]],
+    test: list[tuple[str, str]] = PAIRS[:0],
+    train: list[tuple[str, str]] = PAIRS,
+) -> list[str]:
+    """What a training tells."""
     data = {}
-    for name, pairs in (("train", PAIRS), ("valid", valid), ("test", test)):
+    for name, pairs in (("train", train), ("valid", valid), ("test", test)):
         for side, language in enumerate(("source", "target") if pairs else ()):
             (folder / f"{name}.{language}").write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
             data[f"{name}_{language}"] = str(folder / f"{name}.{language}")
@@ -72,9 +78,9 @@ def said(folder: Path, valid: list[tuple[str, str]], test: list[tuple[str, str]]
 def test_held_out_sentences_that_the_model_is_trained_on_are_counted(tmp_path: Path) -> None:
     new = ("eine katze", "a cat")
     found = [text for text in said(tmp_path, [new, *PAIRS[:2]], [PAIRS[3]]) if "in the training data" in text]
-    assert [text.partition(":")[0] for text in found] == [
-        "2 of the 3 sources of the validation set are in the training data, too",
-        "1 of the 1 sources of the test set are in the training data, too",
+    assert [text.partition(";")[0] for text in found] == [
+        "sources of the validation set that are in the training data, too: 2 of 3",
+        "sources of the test set that are in the training data, too: 1 of 1",
     ]
     (tmp_path / "other").mkdir()
     assert not [text for text in said(tmp_path / "other", [new]) if "in the training data" in text]
@@ -92,6 +98,35 @@ def test_what_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
     source, target = [text for text in listener.messages if "unknown to the vocabulary" in text]
     assert "source pieces" in source and "(most often '☃ ☂'): without training.init_from" in source
     assert "(most often '☄')" in target
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: text, None),
+        (lambda text: text.replace(" ", "\u00a0"), "no-break spaces in "),
+        (lambda text: text.replace(" ", " \u200b"), "invisible spaces or breaks in "),
+        (lambda text: text.replace("e", "e\u0301"), "decomposed accents in "),
+        (lambda text: text.replace("u", "u\u00ad"), "soft hyphens in "),
+    ],
+)
+def test_characters_that_look_like_others_are_told_of(
+    tmp_path: Path, change: Callable[[str], str], told: str | None
+) -> None:
+    changed = [(change(source), target) for source, target in PAIRS]
+    found = [
+        text
+        for text in said(tmp_path, PAIRS[:2], train=changed)
+        if " of the first 40 sentences" in text or "of the first 40" in text
+    ]
+    assert len(found) == (told is not None)
+    assert told is None or told in found[0]
+
+
+def test_the_same_text_on_both_sides_is_told_of(tmp_path: Path) -> None:
+    same = [(target, target) for _, target in PAIRS]
+    [found] = [text for text in said(tmp_path, PAIRS[:2], train=same) if "on both sides" in text]
+    assert found.startswith("20 of the first 20 pairs have the same text on both sides")
 
 
 def test_references_that_bleu_does_not_take_apart_are_told(tmp_path: Path) -> None:

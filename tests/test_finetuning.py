@@ -21,10 +21,11 @@ from seq2seq.cli import app
 from seq2seq.config import Config, ConfigError
 from seq2seq.errors import UserError
 from seq2seq.files import RunError
+from seq2seq.finishing import _worse_than_at_first
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import Run
 from seq2seq.text.corpus import hash_sources
-from seq2seq.training.state import Interrupted
+from seq2seq.training.state import Interrupted, TrainingState
 from seq2seq.training.validation import validation_loss
 
 FIRST = [("der rote hund", "the red dog"), ("ein hund sieht rot", "a dog sees red"), ("der hund", "the dog")] * 20
@@ -165,6 +166,13 @@ def test_the_model_is_validated_as_it_was_before_the_first_step(
     assert before["valid_loss"] == pytest.approx(validation_loss(model, pairs, 100, torch.device("cpu")), abs=2e-3)
     other_run = train(configured(data), tmp_path / "new").run
     assert [record["step"] for record in other_run.metrics() if "valid_loss" in record] == [3, 6]
+
+
+def test_a_fine_tuning_that_spoils_the_model_says_so() -> None:
+    state = TrainingState(validations=[{"step": 0, "valid_loss": 2.0, "valid_bleu": 8.154}])
+    assert "less than the 8.15 of the model that training began with" in (_worse_than_at_first(6.75, state) or "")
+    assert _worse_than_at_first(8.16, state) is None and _worse_than_at_first(None, state) is None
+    assert _worse_than_at_first(6.75, TrainingState(validations=[{**state.validations[0], "step": 3}])) is None
 
 
 class Given:

@@ -460,7 +460,8 @@ def test_the_best_checkpoint_is_the_model_where_nothing_is_averaged(tmp_path: Pa
     options = {"average": "none", "validate_every": 3, "max_steps": 9}
     outcome = train(configured(data, training=options), tmp_path / "run")
     info = outcome.run.info()
-    best = outcome.state.best_step
+    assert outcome.state.best is not None
+    best = outcome.state.best["step"]
     assert best is not None and info["training"]["averaged_steps"] == [best]
     (checkpoint,) = [found for found in outcome.run.checkpoints() if found.step == best]
     model = load_file(tmp_path / "run" / "model.safetensors")
@@ -719,7 +720,7 @@ def test_the_prepared_corpus_never_stays_behind(
     assert not (folder / CORPUS).exists()
     for error in (TrainingError("no"), KeyboardInterrupt()):
 
-        def fail(*_: object, error: BaseException = error) -> None:
+        def fail(*_: object, error: BaseException = error, **__: object) -> None:
             raise error
 
         for name in ("train", "resume"):

@@ -101,15 +101,19 @@ def _check_plot(path: Path) -> None:
         reason = " ".join(str(error).split())
         raise OptionError(f"--plot {path}: matplotlib cannot be used here ({reason}); install it anew") from None
     check_result_file("--plot", path)
-    if path.is_file() and is_replaced(path) and not _is_picture(path):
-        raise OptionError(f"--plot {path}: holds something else than a picture; name another file")
+    if path.is_file() and is_replaced(path) and not _is_drawn(path):
+        raise OptionError(
+            f"--plot {path}: holds something else than a picture that this command drew; name another file"
+        )
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether a file is empty, or begins as one of FORMATS does."""
-    with path.open("rb") as file:
-        beginning = file.read(100).lstrip()
-    return not beginning or beginning.startswith((b"\x89PNG", b"%PDF", b"<?xml", b"<svg"))
+def _is_drawn(path: Path) -> bool:
+    """Whether a file is empty, or matplotlib says in it that it made it, as it does in all of FORMATS."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return not content or b"atplotlib" in content
 
 
 def _draw(explanation: Explanation, path: Path, heads: str | None) -> None:

@@ -74,6 +74,8 @@ def train(
     own = _own_recipe(config, preset, run_dir, init_from, resume=resume, given=given, shown=print_config)
     config = own or config
     if config is None and not corpus and not set_corpus and not print_config:
+        if run_dir is not None and (run_dir / "config.toml").exists():
+            raise OptionError(f"nothing to train on: to go on with the run in {run_dir}, add --resume")
         raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
     from seq2seq.recipe import dump_config, load_config, refuse_fetching, toml_text
 

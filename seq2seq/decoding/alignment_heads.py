@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.decoding.alignment import MEAN, attention_to_source, batches_of_pairs
+from seq2seq.decoding.options import check_list
 from seq2seq.errors import OptionError
 from seq2seq.model.transformer import EOS
 from seq2seq.run import Run
@@ -44,6 +45,8 @@ def choose_alignment_head(run: str | Path | Run, sources: Sequence[str], targets
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     model, tokenizer = run.load_model(), run.tokenizer()
+    check_list(sources)
+    check_list(targets)
     if not sources or len(sources) != len(targets):
         raise OptionError(f"{len(sources)} sources and {len(targets)} targets: give one or more, as many of each")
     longest = run.config().data.max_source_length

@@ -6,9 +6,10 @@ all lines has been checked before.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,16 +50,26 @@ def requests(
 ) -> Iterator[Request]:
     """One for each line. prefixes, requires: one a line; None: `prefix` for all, and no phrases of their own.
 
-    Raises OptionError for what is no text, ValueError where there are not as many of all.
+    Raises OptionError for what is no text, and where there are not as many of all.
     """
     given: list[Iterable[object]] = [lines, *(x for x in (prefixes, requires) if x is not None)]
-    for number, (line, *own) in enumerate(zip(*given, strict=True), 1):
+    for number, (line, *own) in enumerate(_together(given), 1):
         beginning = own.pop(0) if prefixes is not None else prefix
         phrases = own.pop(0) if requires is not None else ()
         if not isinstance(phrases, (tuple, list)):
             raise OptionError(f"require {number} is {phrases!r:.60}: give a list of phrases for each line")
         texts = tuple(text_of(phrase, f"a phrase of require {number}") for phrase in phrases)
         yield Request(text_of(line, f"line {number}"), text_of(beginning, f"prefix {number}"), texts)
+
+
+def _together(given: Sequence[Iterable[object]]) -> Iterator[tuple[Any, ...]]:
+    missing = object()
+    for number, some in enumerate(itertools.zip_longest(*given, fillvalue=missing), 1):
+        if missing in some:
+            raise OptionError(
+                f"line {number}: there are not as many prefixes, or required phrases, as lines: give as many"
+            )
+        yield some
 
 
 class Asking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -25,7 +26,9 @@ class Demands:
     def __init__(self, options: Options, tokenizer: Tokenizer, device: torch.device) -> None:
         """Raises OptionError for phrases that the vocabulary cannot write."""
         self.options, self.tokenizer, self.device = options, tokenizer, device
-        self.banned = Banned(options.ban, self.texts) if options.ban else None
+        self.banned = (
+            Banned([form for phrase in options.ban for form in _forms(phrase)], self.texts) if options.ban else None
+        )
         masks: list[Constraint] = []
         if options.min_length:
             masks.append(MinLength(options.min_length))
@@ -62,7 +65,7 @@ class Demands:
         return self._more[wanted]
 
     def _require(self) -> None:
-        phrases = self.tokenizer.encode_target([" ".join(phrase.split()) for phrase in self.options.require])
+        phrases = [self._pieces(" ".join(phrase.split())) for phrase in self.options.require]
         for phrase, pieces in zip(self.options.require, phrases, strict=True):
             if UNK in pieces or not pieces:
                 raise SearchOptionError(
@@ -71,6 +74,15 @@ class Demands:
         self._check_possible(phrases)
         closed = [ends_with_a_word(phrase) for phrase in self.options.require]
         self.required = Required(phrases, self.continuing, closed, self.going_on)
+
+    def _pieces(self, text: str) -> list[int]:
+        """Of a text, or of a canonically equivalent one, where the vocabulary cannot write the text itself."""
+        found = self.tokenizer.encode_target(_forms(text))
+        return next((pieces for pieces in found if UNK not in pieces), found[0])
+
+    def idle(self) -> list[str]:
+        """Banned phrases that never come out in any case: the vocabulary cannot write them."""
+        return [phrase for phrase in self.options.ban if phrase.strip() and UNK in self._pieces(phrase)]
 
     @cached_property
     def texts(self) -> list[bytes]:
@@ -104,7 +116,7 @@ class Demands:
 
     def prefix_pieces(self, prefix: str) -> list[int]:
         """The pieces of a forced beginning. Raises OptionError where the vocabulary cannot write it."""
-        [pieces] = self.tokenizer.encode_target([prefix])
+        pieces = self._pieces(prefix)
         if UNK in pieces:
             raise SearchOptionError("{prefix}: the model's vocabulary cannot write it: change it", prefix=prefix)
         if self.options.max_length is not None and len(pieces) > self.options.max_length:
@@ -167,9 +179,8 @@ class Demands:
             return f"has {len(pieces)} pieces and not the {options.min_length} that are the least"
         if self.required is not None:
             met = {tuple(self.required.phrases[number]) for number in self.required.met(pieces)}
-            written = self.tokenizer.encode_target([" ".join(phrase.split()) for phrase in options.require])
-            for phrase, wanted in zip(options.require, written, strict=True):
-                if tuple(wanted) not in met:
+            for phrase in options.require:
+                if tuple(self._pieces(" ".join(phrase.split()))) not in met:
                     return f"lacks what was required: {phrase!r:.60}"
         if self.banned is not None and self.banned.found_in(text):
             return "has what was banned, as its prefix or a required phrase has it"
@@ -182,7 +193,13 @@ class Demands:
         needed, beam = (self.required.total + 1 if self.required is not None else 0), self.options.beam_size or 0
         if needed <= beam:
             return None
+        pieces = "1 piece" if needed == 2 else f"{needed - 1} pieces"
         return (
-            f"the required phrases have {needed - 1} pieces, too many for a beam of {beam}: what stands beside them "
-            f"suffers; a beam of {needed} or more serves well (beam_size)"
+            f"the required phrases have {pieces}, too many for a beam of {beam}: what stands beside them suffers; a "
+            f"beam of {needed} or more serves well"
         )
+
+
+def _forms(text: str) -> list[str]:
+    """A text as it is, composed and decomposed: they look the same."""
+    return list(dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]))

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from seq2seq.config import DecodingConfig
 from seq2seq.errors import OptionError, SearchOptionError, UserError
 from seq2seq.text.tokenizer import UNK, Tokenizer
+from seq2seq.text.visible import quoted
 
 STREAM_LINES = 2048  # lines that are read, sorted by length and translated together
 STREAM_CHARACTERS = 8_000_000  # and no more than so many characters, by a line
@@ -127,13 +128,20 @@ def unknown_remark(tokenizer: Tokenizer, number: int, line: str, ids: Sequence[i
     if tokenizer.says_nothing(ids):
         return f"line {number} has nothing in it that the model knows; its translation is a guess"
     unknown = " ".join(tokenizer.unknown_text(line, ids))
-    return f"line {number} has text that the model does not know, and that is lost: {unknown!r:.60}"
+    return f"line {number} has text that the model does not know, and that is lost: {quoted(unknown)}"
 
 
 def check_lines(lines: object) -> None:
     """Raises OptionError for one text where many are expected: its characters would be taken for lines."""
     if isinstance(lines, (str, bytes)):
         raise OptionError(f"{lines!r:.60} is one text: give a list of lines, such as [text]")
+
+
+def check_list(lines: object) -> None:
+    """Raises OptionError for what is no list of lines."""
+    check_lines(lines)
+    if not isinstance(lines, Sequence):
+        raise OptionError(f"lines are {lines!r:.60}: give a list; `stream` takes them one by one")
 
 
 def text_of(value: object, what: str) -> str:

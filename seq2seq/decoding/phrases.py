@@ -4,7 +4,8 @@ A piece is ruled out where the text would come to end with a banned phrase, or w
 on either side of it. So "cat" rules out "▁cat", "▁ca" + "t", and "cat" after "(", but neither "▁cats" nor "▁concat". A
 longer word whose pieces begin with the whole phrase ("▁cat" + "ches") is ruled out with it: when its first piece comes
 nobody knows yet whether the word goes on. In return there is always a way out, and no phrase is left at the end.
-In scripts that put no spaces between words a phrase is ruled out wherever it stands.
+In scripts that put no spaces between words a phrase is ruled out wherever it stands, in Hangul wherever a word begins
+with it, as particles may follow.
 
 Everything is compared in bytes, since pieces may be single bytes; upper and lower case differ; spaces are one space.
 """
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2seq.text.scripts import has_spaces
+from seq2seq.text.scripts import has_spaces, takes_particles
 from seq2seq.text.tokenizer import EOS, Tokenizer
 
 SPACE = b" "
@@ -48,7 +49,9 @@ class Banned:
             return False
         places = range(1, len(piece) - len(phrase) + 1)
         return any(
-            piece.startswith(phrase, at) and _apart(piece[:at], phrase) and _apart(phrase, piece[at + len(phrase) :])
+            piece.startswith(phrase, at)
+            and _begins_apart(piece[:at], phrase)
+            and _ends_apart(phrase, piece[at + len(phrase) :])
             for at in places
         )
 
@@ -59,7 +62,9 @@ class Banned:
             found = []
             for i, piece in enumerate(self.pieces):
                 written = piece.lstrip(SPACE) if begun.endswith(SPACE) else piece
-                if any(written.startswith(rest) and _apart(begun + rest, written[len(rest) :]) for rest in remaining):
+                if any(
+                    written.startswith(rest) and _ends_apart(begun + rest, written[len(rest) :]) for rest in remaining
+                ):
                     found.append(i)
             self._completing[begun, in_word] = found
         return self._completing[begun, in_word]
@@ -89,21 +94,28 @@ class Banned:
         """Whether a text has a banned phrase as whole words."""
         line = SPACE.join(text.encode("utf-8", "replace").split())
         return any(
-            _apart(line[:at], phrase) and _apart(phrase, line[at + len(phrase) :])
+            _begins_apart(line[:at], phrase) and _ends_apart(phrase, line[at + len(phrase) :])
             for phrase in self.phrases
             for at in range(len(line) - len(phrase) + 1)
             if line.startswith(phrase, at)
         )
 
 
-def _apart(before: bytes, after: bytes) -> bool:
-    """Whether a word may end between two texts: anywhere but between two letters or digits, and before a mark.
+def _begins_apart(before: bytes, phrase: bytes) -> bool:
+    """Whether a word begins with a phrase behind other text: but for two letters or digits of scripts with spaces."""
+    return not (_ends_in_word(before) and _begins_in_word(phrase))
 
-    Letters of scripts without spaces are words of their own: where one ends, only the whole sentence tells.
+
+def _ends_apart(phrase: bytes, after: bytes) -> bool:
+    """Whether a word may end with a phrase: no letter, digit or mark goes on with it.
+
+    Letters of scripts without spaces are words of their own: where one ends, only the whole sentence tells. In Hangul a
+    particle may follow. But a mark makes another character of the last one.
     """
-    if _ends_in_word(before) and _begins_in_word(after):
+    first, last = _character(after[:LONGEST_CHARACTER], 0), _character(phrase[-LONGEST_CHARACTER:], -1)
+    if _is_mark(first):
         return False
-    return not (before and _is_mark(_character(after[:LONGEST_CHARACTER], 0)))
+    return not (_is_word(last) and _is_word(first)) or takes_particles(last)
 
 
 def _ends_in_word(text: bytes) -> bool:
@@ -141,12 +153,13 @@ def begins_within_a_word(piece: bytes) -> bool:
     """Whether a piece goes on with the word before it: it begins with a letter or digit of a script with spaces."""
     if len(piece) == 1 and piece[0] >= FIRST_LEAD_BYTE:
         return True
-    return _begins_in_word(piece)
+    return _begins_in_word(piece) and not takes_particles(_character(piece, 0))
 
 
 def ends_with_a_word(phrase: str) -> bool:
     """Whether a phrase ends with a letter or digit of a script with spaces."""
-    return _ends_in_word(phrase.rstrip().encode("utf-8", "replace"))
+    text = phrase.rstrip()
+    return _ends_in_word(text.encode("utf-8", "replace")) and not takes_particles(text[-1])
 
 
 def piece_texts(tokenizer: Tokenizer) -> list[bytes]:

@@ -42,22 +42,35 @@ def result_of(
         empty = Translation("", 0.0, 0.0, (), (), True, not asked, alignment=None if links is None else ())
         return TranslationResult(line, (empty,))
     ends = [loop_end(one.pieces, demands.asked_for(one.pieces, prefix)) for one in hypotheses]
-    if any(ends) and loop_end(source) is not None:  # what the source repeats is no fault
-        ends = [None] * len(hypotheses)
+    loops = [_loops(one.pieces, len(prefix), demands) for one in hypotheses]
+    if (any(ends) or any(loops)) and loop_end(source) is not None:  # what the source repeats is no fault
+        ends, loops = [None] * len(hypotheses), [False] * len(hypotheses)
     texts = texts_of(demands.tokenizer, [one.pieces[:end] for one, end in zip(hypotheses, ends, strict=True)])
     aligned = [None] * len(hypotheses) if links is None else links
-    translations = tuple(map(_translation, hypotheses, texts, ends, aligned, [demands] * len(hypotheses)))
+    translations = tuple(map(_translation, hypotheses, texts, ends, loops, aligned, [demands] * len(hypotheses)))
     if not possible:
         translations = tuple(replace(one, satisfied=False) for one in translations)
     if ends[0] is not None:
         warn(loop_warning(number, ends[0]))
+    elif loops[0]:
+        warn(f"line {number + 1} runs into a loop before a phrase that was required, and is not cut")
     if possible and not translations[0].satisfied:
         unmet = demands.unmet(hypotheses[0].pieces[: ends[0]], texts[0])
         warn(f"line {number + 1}: the search found no translation as asked for; this one {unmet}")
     return TranslationResult(line, translations, complete)
 
 
-def _translation(found: Hypothesis, text: str, end: int | None, links: Links | None, demands: Demands) -> Translation:
+def _loops(pieces: Sequence[int], prefix: int, demands: Demands) -> bool:
+    """Whether pieces behind a prefix of so many run into a loop, and not because a required phrase is one."""
+    required = demands.required
+    if loop_end(pieces, prefix) is None:
+        return False
+    return required is None or not any(loop_end(phrase) for phrase in required.phrases)
+
+
+def _translation(
+    found: Hypothesis, text: str, end: int | None, loops: bool, links: Links | None, demands: Demands
+) -> Translation:
     if links is not None and end is not None:  # words that were cut are aligned with nothing
         links = tuple(link for link in links if link[1] < len(text.split()))
     return Translation(
@@ -68,6 +81,6 @@ def _translation(found: Hypothesis, text: str, end: int | None, links: Links | N
         found.piece_log_probabilities,
         found.ended,
         satisfied=not demands.any or demands.unmet(found.pieces[:end], text) is None,
-        repetition=end is not None,
+        repetition=loops or end is not None,
         alignment=links,
     )

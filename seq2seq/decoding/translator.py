@@ -25,6 +25,7 @@ from seq2seq.decoding.options import (
     Translation,
     TranslationResult,
     check_lines,
+    check_list,
     check_options,
     in_windows,
     text_of,
@@ -155,7 +156,7 @@ class Translator:
         prefix: one for all lines, or a list of one for each. require: phrases for all lines, or a list with a list of
         phrases for each. Raises OptionError for options out of range.
         """
-        check_lines(lines)
+        check_list(lines)
         if not isinstance(prefix, (str, Sequence)):
             raise OptionError(f"prefix = {prefix!r:.60}: give a text for all lines, or a list of one for each")
         one_prefix = prefix if isinstance(prefix, str) else ""
@@ -188,6 +189,8 @@ class Translator:
         demands = self._demands(options or Options())
         if demands.options.sample and requires is not None:
             raise SearchOptionError("phrases to require belong to a search, and {sample.name} draws", sample=True)
+        for phrase in demands.idle():
+            self.warn(f"what is banned cannot come out in any case, as the vocabulary cannot write it: {phrase!r:.60}")
         if remark := demands.narrow_beam():
             self.warn(remark)
         asked = requests(lines, demands.options.prefix, prefixes, requires)

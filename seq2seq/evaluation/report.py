@@ -14,6 +14,7 @@ def format_report(report: BenchmarkReport) -> str:
     blocks = [
         _describe_test_set(report),
         _score_table(report.systems, report.whole),
+        _speed_table(report.systems),
         _describe_overlap(report.systems),
         *_tables_without_overlap(report),
         _signatures(report.whole.scores[0]),
@@ -30,10 +31,9 @@ def _describe_test_set(report: BenchmarkReport) -> str:
     return f"Test set: {name}{count}\nsource: {test_set.source.name}\nreference: {references}"
 
 
-def _score_table(systems: Sequence[SystemOutput], subset: Subset, *, speed: bool = True) -> str:
-    """A row a system: scores with intervals, a star where the difference to the first is significant, speed."""
+def _score_table(systems: Sequence[SystemOutput], subset: Subset) -> str:
+    """A row a system: scores with intervals, a star where the difference to the first is significant."""
     compared = len(systems) > 1
-    speed = speed and any(system.speed for system in systems)
     header = ["system", *(score.name for score in subset.scores[0].values())]
     rows = []
     for system, scores in zip(systems, subset.scores, strict=True):
@@ -41,12 +41,19 @@ def _score_table(systems: Sequence[SystemOutput], subset: Subset, *, speed: bool
         for score in scores.values():
             star = "*" if score.p_value is not None and score.p_value < SIGNIFICANT else " "
             cells.append(f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]" + (star if compared else ""))
-        if speed:
-            numbers = system.speed and (system.speed.sentences_per_second, system.speed.output_tokens_per_second)
-            cells += [f"{number:,.1f}" for number in numbers] if numbers else ["-", "-"]
         rows.append(cells)
-    table = _align([[*header, "sentences/s", "tokens/s"] if speed else header, *rows])
+    table = _align([header, *rows])
     return f"{table}\n\n{_significance_table(systems, subset)}" if compared else table
+
+
+def _speed_table(systems: Sequence[SystemOutput]) -> str:
+    """Of the systems that translated."""
+    rows = [
+        [system.name, f"{system.speed.sentences_per_second:,.1f}", f"{system.speed.output_tokens_per_second:,.1f}"]
+        for system in systems
+        if system.speed
+    ]
+    return _align([["speed", "sentences/s", "tokens/s"], *rows]) if rows else ""
 
 
 def _significance_table(systems: Sequence[SystemOutput], subset: Subset) -> str:
@@ -81,7 +88,7 @@ def _tables_without_overlap(report: BenchmarkReport) -> list[str]:
         removed = report.whole.lines - subset.lines
         if removed:
             sentences = "sentence" if removed == 1 else "sentences"
-            table = _score_table(report.systems, subset, speed=False) if subset.scores else "nothing to score"
+            table = _score_table(report.systems, subset) if subset.scores else "nothing to score"
             blocks.append(f"Without {removed:,} {sentences} of {kind} overlap ({subset.lines:,} left):\n{table}")
     return blocks
 

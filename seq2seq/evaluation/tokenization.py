@@ -77,14 +77,14 @@ def usual_tokenize(target_language: str) -> str:
 def tokenize_remark(tokenize: str, target_language: str, references: Iterable[str] = ()) -> str | None:
     """What is to be said of 13a for a language that sacreBLEU tokenises in another way, or of text without spaces."""
     usual = usual_tokenize(target_language)
+    if tokenize in BY_SPACES and (script := unspaced_script(islice(references, ENOUGH_LINES))) is not None:
+        return (
+            f"BLEU is tokenised by {tokenize}, for which text without spaces between words, as the references are, is "
+            f"a few long words: it will be near 0 and tell nothing; {SUITABLE[script]}"
+        )
     if tokenize == "13a" and usual != "13a":
         return (
             f"BLEU is tokenised by 13a; for {target_language} sacreBLEU takes {usual}, and published figures are not "
             "comparable with this one"
         )
-    if tokenize not in BY_SPACES or (script := unspaced_script(islice(references, ENOUGH_LINES))) is None:
-        return None
-    return (
-        f"BLEU is tokenised by {tokenize}, for which text without spaces between words, as the references are, is a "
-        f"few long words: it will be near 0 and tell nothing; {SUITABLE[script]}"
-    )
+    return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seq2seq.config import Config
+from seq2seq.decoding.repetition import loop_end
 from seq2seq.errors import OptionError
 from seq2seq.export import ctranslate2_format, huggingface_format
 from seq2seq.export.certificate import (
@@ -200,9 +201,21 @@ def _bleu(tokenizer: Tokenizer, findings: Findings, bleu: Bleu | None, tokenize:
     references, outputs = findings.sentences.references, findings.outputs
     if bleu is None or references is None:
         return {}
-    ours, theirs = (bleu(tokenizer.decode(ids), references, tokenize) for ids in (outputs.ours, outputs.theirs))
+    texts = (_without_loops(tokenizer, outputs.sources, ids) for ids in (outputs.ours, outputs.theirs))
+    ours, theirs = (bleu(lines, references, tokenize) for lines in texts)
     figures = {"ours": round(ours, 3), "theirs": round(theirs, 3), "difference": round(theirs - ours, 3)}
     return {"bleu": {**figures, "tokenize": tokenize}}
+
+
+def _without_loops(
+    tokenizer: Tokenizer, sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
+) -> list[str]:
+    """Texts as `translate` gives them: cut where they run into a loop, unless the source has one."""
+    kept = [
+        ids[: None if loop_end(source) is not None else loop_end(ids)]
+        for source, ids in zip(sources, outputs, strict=True)
+    ]
+    return tokenizer.decode(kept)
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
@@ -12,6 +13,11 @@ from seq2seq.inspection.explaining import Explanation, Weighed
 from seq2seq.inspection.labels import shortened
 
 GAP = "  "
+READING = (
+    "A row is a piece of the source, or the piece that a step of the decoder writes. ▁ is the space before a word, "
+    "(5) the fifth piece, where it comes more than once; <s> and </s> are the beginning and the end of a sentence."
+)
+NARROWEST = 40  # columns of running text
 LONGEST = 16  # columns of a piece: as many characters as SentencePiece learns; unknown text may have more
 
 
@@ -64,10 +70,13 @@ def format_explanation(explanation: Explanation, top: int = 3, width: int = 110)
         f"log-probability  {e.log_probability:.4f}, {mean:.4f} a piece",
         *(loop if e.repetition else []),
         "",
-        "A row is a piece of the source, or the piece that a step of the decoder writes. ▁ is the space before a word,",
-        "(5) the fifth piece, where it comes more than once; <s> and </s> are the beginning and the end of a sentence.",
+        *_wrapped(READING, width),
     ]
     return "\n\n".join(["\n".join(head), *(_block(title, rows, width) for title, rows in tables.items())])
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, NARROWEST))
 
 
 def _block(title: str, rows: Sequence[Sequence[str]], width: int) -> str:
@@ -82,7 +91,7 @@ def _block(title: str, rows: Sequence[Sequence[str]], width: int) -> str:
         if len(parts[-1]) > 1 and sum(widths[i] + len(GAP) for i in [*parts[-1], column]) > width:
             parts.append([0])
         parts[-1].append(column)
-    return "\n".join([title, *("\n".join(_lines(rows, part, widths)) for part in parts)])
+    return "\n".join([*_wrapped(title, width), *("\n".join(_lines(rows, part, widths)) for part in parts)])
 
 
 def _lines(rows: Sequence[Sequence[str]], columns: Sequence[int], widths: Sequence[int]) -> Iterator[str]:

@@ -97,6 +97,8 @@ def _decode(line: bytes, where: str, mend: Mend | None) -> str:
     except UnicodeDecodeError as error:
         problem = f"{where}: not UTF-8 text (byte {error.start + 1} of the line)"
     if mend is None:
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(f"{problem} but UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE")
         raise DataError(f"{problem}; convert it, with iconv for example")
     mend(f"{problem}; the bytes that are none are taken for unknown characters")
     return line.decode("utf-8", "replace")
@@ -204,11 +206,20 @@ def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
         if fields == [""]:  # an empty line
             continue
         if max(first, second) >= len(fields):
+            remedy = "correct the line, or data.source_column and data.target_column"
+            if len(fields) == 1:
+                remedy = _separated_otherwise(fields[0]) or remedy
             raise DataError(
                 f"{path}, line {number}: no column {max(first, second) + 1}, only {len(fields)}, separated by tabs; "
-                f"correct the line, or data.source_column and data.target_column"
+                f"{remedy}"
             )
         yield fields[first], fields[second]
+
+
+def _separated_otherwise(line: str) -> str | None:
+    """What helps where a line without a tab seems to have its columns between other characters."""
+    found = next((sign for sign in (";", ",", "|") if sign in line), None)
+    return found and f"if its columns are separated by {found!r}, save it with tabs between them"
 
 
 def _tsv_columns(path: Path, data: DataConfig, names: list[str] | None) -> tuple[int, int]:
@@ -230,7 +241,10 @@ def _tsv_columns(path: Path, data: DataConfig, names: list[str] | None) -> tuple
                 remedy = f"correct data.{side}_column"
                 if any(name.strip('"') == column for name in names):
                     remedy = "where quotes are no text, set data.tsv_quotes = true"
+                if len(names) == 1:
+                    remedy = _separated_otherwise(names[0]) or remedy
                 known = ", ".join(map(repr, names))
+                remedy += ", or without a header number the columns and leave data.tsv_header out"
                 raise DataError(f"{path}, line 1: no column {column!r}, only {known}; {remedy}")
             raise ConfigError(
                 f"data.{side}_column = {column!r}: the columns of a .tsv file are numbered from 1; where its first "

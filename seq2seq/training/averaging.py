@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from seq2seq.config import TrainingConfig
 from seq2seq.run import Checkpoint, RunError
-from seq2seq.training.state import TrainingState
-
-
-def score(validation: Mapping[str, Any]) -> tuple[float, float]:
-    """What checkpoints are ranked by, the greater the better: BLEU where there is one, and of equals the loss."""
-    bleu = validation["valid_bleu"]
-    return 0.0 if bleu is None else float(bleu), -float(validation["valid_loss"])
-
-
-def is_better(validation: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether it has a better BLEU than all the earlier ones, or a lower loss: either says that the model still learns.
-
-    Neither suffices alone: BLEU is 0.00 at first, and stays there for text that its tokenisation does not take apart;
-    the loss rises long before BLEU falls.
-    """
-    bleu, loss = score(validation)
-    return not earlier or bleu > max(score(one)[0] for one in earlier) or loss > max(score(one)[1] for one in earlier)
+from seq2seq.training.state import TrainingState, score
 
 
 def best_steps(steps: Iterable[int], state: TrainingState) -> list[int]:

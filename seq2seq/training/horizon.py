@@ -100,7 +100,7 @@ def at_end(config: TrainingConfig, state: TrainingState) -> bool:
 
 def out_of_patience(config: TrainingConfig, state: TrainingState) -> bool:
     """Whether as many validations in a row as `patience` allows had neither a better BLEU nor a lower loss."""
-    return 0 < config.patience <= state.validations_since_best
+    return 0 < config.patience <= state.validations_without_gain
 
 
 def early_end(config: TrainingConfig, state: TrainingState) -> str | None:

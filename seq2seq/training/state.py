@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -35,6 +36,12 @@ class Observer(Protocol):
         """After each validation; the same record that metrics.jsonl gets."""
 
 
+def score(validation: Mapping[str, Any]) -> tuple[float, float]:
+    """What checkpoints are ranked by, the greater the better: BLEU where there is one, and of equals the loss."""
+    bleu = validation["valid_bleu"]
+    return 0.0 if bleu is None else float(bleu), -float(validation["valid_loss"])
+
+
 @dataclass
 class TrainingState:
     """Where training stands. state.json keeps it, and resuming continues from it."""
@@ -60,13 +67,28 @@ class TrainingState:
     # The last steps at which a checkpoint was due (`save_every`) and was saved; None in states from before it was kept.
     regular: list[int] | None = field(default_factory=list)
     batches: str = ""  # a hash of all batches so far, in their order
-    best_bleu: float | None = None
-    best_step: int | None = None
-    validations_since_best: int = 0
     validations: list[dict[str, Any]] = field(default_factory=list)
     metrics_size: int = 0
     finished: bool = False
     environment: dict[str, Any] = field(default_factory=dict)  # precision, device, threads, torch: what bits depend on
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best validation; of equals the earliest."""
+        return max(self.validations, key=score, default=None)
+
+    @property
+    def validations_without_gain(self) -> int:
+        """How many there were since the last that had a better BLEU, or a lower loss, than all before it.
+
+        Either says that the model still learns, and neither suffices alone: BLEU is 0.00 at first, and stays there for
+        text that its tokenisation does not take apart; the loss rises long before BLEU falls.
+        """
+        count, best = 0, (-math.inf, -math.inf)
+        for one in map(score, self.validations):
+            count = 0 if one[0] > best[0] or one[1] > best[1] else count + 1
+            best = max(one[0], best[0]), max(one[1], best[1])
+        return count
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingState:

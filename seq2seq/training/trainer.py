@@ -20,7 +20,7 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.resume_rules import check_identity
 from seq2seq.run import Run, load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, plan_epoch, updates
-from seq2seq.training.averaging import best_steps, is_better, regular_steps, score
+from seq2seq.training.averaging import best_steps, regular_steps
 from seq2seq.training.disk import check_room
 from seq2seq.training.environment import differences, environment
 from seq2seq.training.health import EXPLODED_STEPS, REMEDIES, exploded, explosion, jumped, not_finite, watch_loss
@@ -311,11 +311,7 @@ class Trainer:
             "valid_bleu": None if bleu is None else round(bleu, 3),
             "validation_seconds": round(self._last_validation_seconds or 0.0, 2),
         }
-        earlier = state.validations
-        state.validations_since_best = 0 if is_better(record, earlier) else state.validations_since_best + 1
-        if not earlier or score(record) > max(map(score, earlier)):
-            state.best_bleu, state.best_step = bleu, state.step
-        earlier.append({key: record[key] for key in ("step", "valid_loss", "valid_bleu")})
+        state.validations.append({key: record[key] for key in ("step", "valid_loss", "valid_bleu")})
         self.run.append_metrics(record)
         self.observer.validation(record)
         return state.step in self._best_steps()

@@ -180,7 +180,7 @@ def test_where_nothing_is_left_the_rest_is_obeyed(make_model, make_source):
 
 @given(
     phrases=st.lists(
-        st.sampled_from([*PHRASES, "ab a", "c.", "ä", "aä", ".", ". a", "×", "×a", "猫", "猫犬", "a犬", "ก"]),
+        st.sampled_from([*PHRASES, "ab a", "c.", "ä", "aä", ".", ". a", "×", "×a", "猫", "猫犬", "a犬", "ก", "ี", "개"]),
         min_size=1,
         max_size=3,
     ),
@@ -190,7 +190,7 @@ def test_where_nothing_is_left_the_rest_is_obeyed(make_model, make_source):
 def test_no_way_through_the_pieces_writes_a_banned_phrase(phrases, data):
     texts = [b"", b"", b"", b"", b" a", b"b", b" c", b".", b" ", b" ab", b"a", "ä".encode(), b"\xc3", b"\xa4", b"c  a"]
     texts += [b"\x97"]  # the second byte of "×"
-    texts += [text.encode() for text in ("猫", " 犬", "犬", "犬猫", "ก", "กี", "ี")] + [
+    texts += [text.encode() for text in ("猫", " 犬", "犬", "犬猫", "ก", "กี", "ี", "개", " 개", "가")] + [
         "猫".encode()[:2],
         "猫".encode()[2:],
     ]
@@ -234,6 +234,15 @@ def test_without_spaces_between_words_a_phrase_is_banned_wherever_it_stands():
     assert out("黒猫", "黒") == {"猫", "黒猫", "猫背"}
     assert out("ก") == {"ก"}  # with its vowel it is another character
     assert out("cat", "猫") == {"cat"} and out("cat", "s") == set()
+    for phrase, there, absent in (
+        ("개", ["개가", "큰 개", "개"], ["무지개", "무지개가"]),  # a particle may follow, and no word goes before
+        ("二〇", ["二〇〇〇年"], ["二年"]),
+        ("時々", ["時々a"], ["時時"]),
+        ("๒", ["๒ ตัว"], ["๒๕๖๖"]),  # digits of any script are as ours
+        ("ี", ["กี", " ี"], ["ก"]),
+    ):
+        one = Banned([phrase], texts)
+        assert all(map(one.found_in, there)) and not any(map(one.found_in, absent)), phrase
     banned = Banned(["猫", "ก"], texts)
     assert banned.found_in("黒猫が") and banned.found_in("キก") and not banned.found_in("犬กี")
 

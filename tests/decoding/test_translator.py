@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,9 @@ from seq2seq.decoding.alignment import (
 )
 from seq2seq.decoding.alignment_heads import choose_alignment_head, information
 from seq2seq.decoding.demands import Demands
+from seq2seq.decoding.hypotheses import Hypothesis
 from seq2seq.decoding.options import Options
+from seq2seq.decoding.results import result_of
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, UserError
 from seq2seq.files import RunError
@@ -211,6 +214,8 @@ def test_lines_may_have_required_words_of_their_own(
     records = [json.loads(line) for line in result.lines]
     assert [record["satisfied"] for record in records] == [False, True]
     assert records[0]["translation"].startswith("die") and "König" in records[0]["translation"]
+    narrow = translate("--require-file", tmp_path / "terms", "--beam-size", "1", lines=sources[:2])
+    assert re.search(r"line 1: the required phrases have \d pieces?, too many for a beam of 1", narrow.err)
     assert (
         records[1]["translation"].startswith("der")
         and "line 1: require = '☃': the model's" in result.err
@@ -337,6 +342,42 @@ def test_a_loop_is_cut_and_marked(looping: Translator, warnings: list[str]) -> N
         "line 1: the search found no translation as asked for; this one has 6 pieces and not the 40 that are the least",
     ]
     assert "".join(looping.stream_tokens(LINE, Options(min_length=40))) == one.text
+
+
+def test_a_loop_before_a_required_phrase_is_told_of_and_not_cut(translator: Translator, warnings: list[str]) -> None:
+    options = options_module.check_options(Options(require=("König",), beam_size=8), translator.config)
+    demands = Demands(options, translator.tokenizer, translator.device)
+    assert demands.required is not None
+    before = Hypothesis((*[4] * 9, *demands.required.phrases[0]), True, -1.0, -1.0, (-0.1,) * 12)
+    warnings.clear()
+    found = result_of(0, LINE, [5, 6], True, True, [], [before], None, demands, warnings.append)
+    assert found.hypotheses[0].repetition and found.hypotheses[0].satisfied and "König" in found.text
+    assert warnings == ["line 1 runs into a loop before a phrase that was required, and is not cut"]
+
+
+def test_what_is_asked_for_may_be_composed_or_decomposed(translator: Translator, warnings: list[str]) -> None:
+    decomposed = unicodedata.normalize("NFD", "König")
+    assert decomposed != "König"
+    [result] = translator.translate([LINE], require=[decomposed], beam_size=8)
+    assert "König" in result.text and result.hypotheses[0].satisfied
+    [result] = translator.translate([LINE], prefix=decomposed)
+    assert result.text.startswith("König")
+    [result] = translator.translate([LINE], prefix="König", ban=[decomposed])
+    assert not result.hypotheses[0].satisfied  # it is found
+    telling = Translator.of(translator.model, translator.tokenizer, translator.config, warnings.append)
+    telling.translate([LINE], ban=["König", "\N{SNOWMAN}"])
+    assert warnings == ["what is banned cannot come out in any case, as the vocabulary cannot write it: '\N{SNOWMAN}'"]
+
+
+def test_lists_that_do_not_fit_together_are_named(translator: Translator, tiny_run: Any) -> None:
+    for more in ({"prefixes": ["x"]}, {"requires": [["Katze"]]}):
+        with pytest.raises(OptionError, match="line 2: there are not as many prefixes, or required phrases, as lines"):
+            list(translator.stream(["a", "b"], Options(), **more))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="give a list; `stream` takes them one by one"):
+        translator.translate(iter(["a"]))  # type: ignore[arg-type]
+    for sources, targets in (("a", ["b"]), (["a"], "b"), (["a"], []), ([], [])):
+        with pytest.raises(OptionError):
+            choose_alignment_head(tiny_run.path, sources, targets)
 
 
 def test_a_translation_without_a_loop_is_not_marked(translator: Translator) -> None:

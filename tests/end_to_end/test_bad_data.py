@@ -173,7 +173,7 @@ def test_long_lines_come_in_small_windows(monkeypatch: pytest.MonkeyPatch) -> No
     [
         (b"a\n" + b"x" * 1_100_000 + b"\n", b"b\nc\n", ["s.en, line 2: longer than 1,000,000 bytes"]),
         (b"a\nd\xf6g\n", b"b\nc\n", ["s.en, line 2: not UTF-8 text (byte 2 of the line)", "iconv"]),
-        ("für".encode("utf-16"), b"b\n", ["s.en, line 1: not UTF-8"]),
+        ("für".encode("utf-16"), b"b\n", ["s.en, line 1: not UTF-8", "iconv -f UTF-16 -t UTF-8 FILE"]),
         (b"", b"", ["s.en and ", "s.de: no sentence pairs to train on (0 pairs read"]),
         (b"\n\n", b"\n\n", ["s.en and ", "no sentence pairs to train on (2 pairs read, 0 kept; dropped: 2 empty)"]),
         (b"a\nb\n", b"a\n", ["s.en has 2 lines", "s.de has 1", "same number"]),
@@ -205,7 +205,7 @@ def test_training_refuses_held_out_pairs_that_are_all_blank_and_counts_others(
     assert not (tmp_path / "a").exists()
     result = train("b", "the cat\n\n", "the cat\nthe dog\n")
     assert result.code == 0
-    assert "h.de: 1 of 2 pairs have an empty side, and count in the scores" in result.err
+    assert "h.de: pairs with an empty side, which count in the scores: 1 of 2" in result.err
 
 
 def test_training_drops_and_counts_what_is_only_odd(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -20,7 +20,7 @@ from seq2seq.export import ctranslate2_format, huggingface_format, light
 from seq2seq.export.certificate import Bounds, our_logits
 from seq2seq.export.ctranslate2_format import CTranslate2Model
 from seq2seq.export.errors import ExportError, UnwritableExportError
-from seq2seq.export.exporting import ODD_LINES, Certification, describe, export_run
+from seq2seq.export.exporting import ODD_LINES, Certification, _without_loops, describe, export_run
 from seq2seq.export.huggingface_format import HuggingFaceModel
 from seq2seq.export.light import LightRun
 from seq2seq.export.sentences import choose_sentences, made_up_sentences
@@ -135,6 +135,16 @@ def test_bleu_is_tokenised_as_the_run_has_it(make_run: Any, tmp_path: Path) -> N
     certification = Certification(source, reference, bleu=bleu)
     certificate = export_run(run, tmp_path / "out", to="ctranslate2", certification=certification)
     assert asked == ["char", "char"] and certificate["bleu"]["tokenize"] == "char"
+
+
+def test_bleu_is_of_texts_as_translate_gives_them() -> None:
+    class Tokenizer:
+        def decode(self, ids: list[list[int]]) -> list[str]:
+            return [" ".join(map(str, some)) for some in ids]
+
+    loop = [7] * 9
+    texts = _without_loops(Tokenizer(), [[5, 6], [5] * 8, [5, 6]], [[4, *loop], loop, [4, 5]])  # type: ignore[arg-type]
+    assert texts == ["4 7 7 7 7 7 7", "7 7 7 7 7 7 7 7 7", "4 5"]  # what the source repeats is no fault
 
 
 def test_a_link_stays_and_what_it_names_is_replaced(make_run: Any, tmp_path: Path) -> None:

@@ -393,8 +393,13 @@ def test_mistakes_are_one_line(
 def test_a_picture_takes_the_place_of_pictures_alone(run_cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "thesis.png").write_text("my thesis")
+    (tmp_path / "thesis.pdf").write_bytes(b"%PDF-1.4 my thesis")
+    assert run_cli("explain", tiny_run.path, SENTENCE, "--plot", "thesis.pdf", cwd=tmp_path).code == 2
     result = run_cli("explain", tiny_run.path, SENTENCE, "--plot", "thesis.png", cwd=tmp_path)
-    assert result.code == 2 and "--plot thesis.png: holds something else than a picture; name another" in result.err
+    assert (
+        result.code == 2
+        and "--plot thesis.png: holds something else than a picture that this command drew; name" in result.err
+    )
     assert (tmp_path / "thesis.png").read_text() == "my thesis"
     for name in ("a.png", "a.pdf", "a.svg"):
         for _ in range(2):

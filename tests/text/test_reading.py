@@ -176,6 +176,13 @@ def test_a_table_from_a_spreadsheet_is_read_with_quotes_and_header(tmp_path: Pat
         ('a\tb\n"x\ny"\n', {}, "line 3: no column 2, only 1"),
         ('a\tb\nc\td\n"open\tc\n' + "more\n" * 5, {}, "lines 3 to 8: quotes that do not fit together"),
         ("de\ten\n", {"tsv_header": True, "source_column": "fr"}, "line 1: no column 'fr', only 'de', 'en'"),
+        ("de\ten\n", {"tsv_header": True, "source_column": "fr"}, "or without a header number the columns"),
+        (
+            "de;en\na;b\n",
+            {"tsv_header": True, "source_column": "de"},
+            "separated by ';', save it with tabs between them",
+        ),
+        ("a, b\n", {}, "line 1: no column 2, only 1, separated by tabs; if its columns are separated by ','"),
         ("", {"tsv_header": True, "source_column": "fr"}, r"p\.tsv: is empty"),
         ("ID\tde\ten\n", {"tsv_header": True}, "line 1: columns 'ID', 'de', 'en': name two of them"),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from seq2seq.text.scripts import has_spaces, unspaced_script
@@ -23,6 +25,9 @@ THAI = ["ชายคนหนึ่งกำลังขี่ม้าข้�
         (["Ein Mann reitet über ein Feld."], None),
         (["Donaudampfschifffahrtsgesellschaft"], None),
         (["한 남자가 말을 타고 들판을 지나간다."], None),
+        ([unicodedata.normalize("NFD", "한 남자가 말을 타고 들판을 지나간다.")], None),
+        (["我不知道。", "他在哪里?", "好的 我知道了"], "han"),
+        (["二〇〇〇年的时候", "時々行きます"], "kana"),
         (["Ein Mann sagt 你好 und reitet weiter über das Feld."], None),
         (["...", "123"], None),
         ([], None),
@@ -33,7 +38,8 @@ def test_the_script_of_text_without_spaces_is_found(lines: list[str], script: st
 
 
 @pytest.mark.parametrize(
-    ("character", "spaces"), [("a", True), ("я", True), ("猫", False), ("ฉ", False), ("에", False)]
+    ("character", "spaces"),
+    [("a", True), ("я", True), ("猫", False), ("ฉ", False), ("에", True), ("々", False), ("๒", True)],
 )
 def test_scripts_with_and_without_spaces(character: str, spaces: bool) -> None:
     assert has_spaces(character) == spaces

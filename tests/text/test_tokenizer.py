@@ -46,11 +46,13 @@ def learn(
     vocab_size: int = 200,
     shared: bool = True,
     byte_fallback: bool = False,
+    character_coverage: float = 1.0,
     seed: int = 1,
 ) -> Tokenizer:
     config = TokenizerConfig(
-        algorithm=algorithm, vocab_size=vocab_size, shared=shared, byte_fallback=byte_fallback, max_sentences=1000
-    )
+        algorithm=algorithm, vocab_size=vocab_size, shared=shared, byte_fallback=byte_fallback, max_sentences=1000,
+        character_coverage=character_coverage,
+    )  # fmt: skip
     return Tokenizer.learn(config, sources, targets, seed=seed)
 
 
@@ -234,7 +236,12 @@ def test_a_vocabulary_smaller_than_the_alphabet_names_the_field(algorithm: Algor
     needed = re.search(r"raise it to (\d+) or more, or lower tokenizer\.character_coverage", message)
     assert needed is not None
     assert learn(algorithm=algorithm, vocab_size=int(needed[1])).source_vocab_size == int(needed[1])
-    fails(r"smaller than", lambda: learn(algorithm=algorithm, vocab_size=int(needed[1]) - 1))
+    too_few = int(needed[1]) - 1
+    fails(
+        r"smaller than.*raise it to [\d,]+ or more, or lower tokenizer.character_coverage",
+        lambda: learn(algorithm=algorithm, vocab_size=too_few),
+    )
+    fails(r"or more$", lambda: learn(algorithm=algorithm, vocab_size=16, character_coverage=0.98))
 
 
 def test_a_sample_smaller_than_sentencepiece_takes_is_a_configuration_error() -> None:

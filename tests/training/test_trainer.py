@@ -626,7 +626,8 @@ def test_patience_ends_training_after_so_many_validations_without_a_better_one(
         tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(10, 9, 11, 11, 10.5, 99)
     )  # fmt: skip
     state = trainer.train()
-    assert (state.step, state.best_step, state.best_bleu) == (10, 6, 11)
+    assert state.step == 10 and state.best is not None
+    assert (state.best["step"], state.best["valid_bleu"]) == (6, 11)
     assert state.finished
     assert {6, 10} <= set(kept_steps(trainer.run))
     assert [record["valid_bleu"] for record in listener(trainer).validations] == [10, 9, 11, 11, 10.5]
@@ -638,17 +639,19 @@ def test_patience_waits_as_long_as_the_loss_or_bleu_gets_better(
     losses_are(4, 3, 2, 2.5, 2.4, 2.1)  # BLEU is nothing for three validations, and better in the fifth
     config = settings(max_steps=100, validate_every=1, patience=1)
     state = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(0, 0, 0, 1, 2, 1)).train()
-    assert (state.step, state.best_step, state.best_bleu) == (6, 5, 2)
+    assert state.step == 6 and state.best is not None
+    assert (state.best["step"], state.best["valid_bleu"]) == (5, 2)
 
 
 def test_of_validations_with_equal_bleu_the_one_of_the_lowest_loss_is_the_best(
     tmp_path: Path, losses_are: Callable[..., None]
 ) -> None:
-    losses_are(4, 2, 3)
-    config = settings(max_steps=3, validate_every=1, save_every=100, average="none")
-    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(0, 0, 0))
+    losses_are(4, 2, 3, 2)
+    config = settings(max_steps=4, validate_every=1, save_every=100, average="none")
+    trainer = trainer_for(tmp_path / "run", config, valid=Copies(5, DIGITS), evaluate=scores(0, 0, 0, 0))
     state = trainer.train()
-    assert (state.best_step, best_steps([1, 2, 3], state)) == (2, [2, 3, 1])
+    assert state.best is not None and state.best["step"] == 2  # and not the later of the same
+    assert best_steps([1, 2, 3, 4], state) == [2, 4, 3, 1]
     assert 2 in kept_steps(trainer.run)
 
 
@@ -667,7 +670,7 @@ def test_without_a_score_the_loss_tells_the_best_checkpoint(tmp_path: Path) -> N
     trainer = trainer_for(tmp_path / "run", settings(max_steps=6, validate_every=2), valid=Copies(5, DIGITS, seed=4))
     state = trainer.train()
     losses = {record["step"]: record["valid_loss"] for record in state.validations}
-    assert state.best_step == min(losses, key=lambda step: losses[step])
+    assert state.best is not None and state.best["step"] == min(losses, key=lambda step: losses[step])
     assert all(record["valid_bleu"] is None for record in state.validations)
 
 
