@@ -422,7 +422,7 @@ def test_warnings_of_one_kind_are_counted_after_the_first_few(translate: Cli) ->
     assert done.code == 0 and len(done.lines) == 33
     told = [line for line in done.err.split("\n") if "UTF-8" in line]
     assert len(told) == 21 and "line 20" in told[19] and "are counted, not shown" in told[19]
-    assert "12 more were like this: standard input, line 21: not UTF-8 text" in told[20]
+    assert "12 more (32 in all) were like this: standard input, line 21: not UTF-8 text" in told[20]
     assert "line 1 " in translate(stdin=b"\xff\n").err  # the next command begins to count anew
 
 
@@ -615,8 +615,6 @@ SIDES = ["--source", "train.en", "--target", "train.de"]
         (["recipe.toml", "--set", "model.d_model=many"], 2, ["model.d_model = 'many'", "valid integer"]),
         (["recipe.toml", "--resume", "--overwrite"], 2, ["--resume and --overwrite"]),
         (["none.toml"], 2, ["none.toml: no such configuration file"]),
-        (["runs/recipe"], 2, ["runs/recipe: is a run; its recipe is runs/recipe/config.toml", "--resume"]),
-        (["--run-dir", "runs/recipe"], 2, ["to go on with the run in runs/recipe, add --resume"]),
         (["recipe.toml", "--set", "data.preset=tiny"], 2, ["data.preset: preset belongs at the top of the file"]),
         (["train.en"], 2, ["train.en: not valid TOML"]),
         (SIDES, 2, ["nothing says when training ends", "training.max_steps"]),
@@ -772,6 +770,16 @@ def test_an_interrupt_while_the_test_set_is_translated_tells_how_to_score_it(
     monkeypatch.setattr("seq2seq.pipeline.prepare", interrupted)  # where all of it is to be done again
     again = in_corpus("recipe.toml", "--run-dir", tmp_path / "run", "--set", "training.max_steps=2", "--overwrite")
     assert again.code == 130 and "the training is finished" not in again.err
+
+
+def test_a_run_where_a_recipe_is_wanted_is_told_how_it_goes_on(run_cli: Cli, tiny_run: Any) -> None:
+    for command, options, words in (
+        ("train", [tiny_run.path], f"{tiny_run.path}: is a run; its recipe is {tiny_run.path / 'config.toml'}"),
+        ("verify-resume", [tiny_run.path], f"its recipe is {tiny_run.path / 'config.toml'}"),
+        ("train", ["--run-dir", tiny_run.path], f"to go on with the run in {tiny_run.path}, add --resume"),
+    ):
+        result = run_cli(command, *options)
+        assert result.code == 2 and words in result.err, result.err
 
 
 def test_a_run_that_patience_ended_goes_on_as_it_says(in_corpus: Cli, tmp_path: Path) -> None:
@@ -1322,7 +1330,10 @@ def test_bleu_is_tokenised_as_in_training(benchmark: Cli, tiny_run: Any, tmp_pat
 def test_warnings_of_different_text_are_of_one_kind(translate: Cli) -> None:
     told = translate(lines=[f"the {chr(0x4E00 + number)}" for number in range(30)]).err.splitlines()
     assert len(told) == 21 and told[19].endswith("(more like this are counted, not shown)")
-    assert "10 more were like this: line 21 has text that the model does not know" in told[20] and "且" in told[20]
+    assert (
+        "10 more (30 in all) were like this: line 21 has text that the model does not know" in told[20]
+        and "且" in told[20]
+    )
 
 
 def test_each_runs_warnings_are_counted_anew(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:
@@ -1331,7 +1342,7 @@ def test_each_runs_warnings_are_counted_anew(benchmark: Cli, tiny_run: Any, tmp_
         (tmp_path / name).write_text(f"{word}\n" * 25, encoding="utf-8")
     test = ("--source", tmp_path / "t.en", "--reference", tmp_path / "t.de", "--metrics", "chrf")
     result = benchmark("runs/recipe", tmp_path / "second", *test)
-    assert result.code == 0 and result.err.count("5 more were like this") == 2
+    assert result.code == 0 and result.err.count("5 more (25 in all) were like this") == 2
     assert result.err.index("5 more were") < result.err.index(f"translating with {tmp_path / 'second'}")
 
 
