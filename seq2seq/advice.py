@@ -63,28 +63,29 @@ def _equal_sides(corpora: Corpora) -> list[str]:
 
 def _look_alikes(config: Config, corpora: Corpora) -> list[str]:
     """Characters that look like others, or like nothing, and are other text to the model."""
-    if config.tokenizer.normalization != "identity" or config.tokenizer.source_model or config.training.init_from:
+    normalization = config.tokenizer.normalization
+    if config.tokenizer.source_model or config.training.init_from:
         return []
     lines = [line for side in corpora.train_text.first(LOOKED_AT) for line in side]
-    found = {
-        what: sum(any(one in line for one in characters) for line in lines)
-        for what, characters in (
-            ("no-break spaces", "\u00a0\u202f"),
-            ("invisible spaces or breaks", "\u200b\u2028\ufeff"),
-        )
-    }
-    found["decomposed accents"] = sum(
-        not unicodedata.is_normalized("NFC", line) for line in lines if not line.isascii()
-    )
-    named = [f"{what} in {count:,}" for what, count in found.items() if count > MUCH_LOOKING_ALIKE * len(lines)]
-    soft = sum("\u00ad" in line for line in lines)
+
+    def having(characters: str) -> int:
+        return sum(any(one in line for one in characters) for line in lines)
+
+    found = {}
+    if normalization == "identity":
+        composed = (len(unicodedata.normalize("NFC", line)) < len(line) for line in lines if not line.isascii())
+        found = {"no-break spaces": having("\u00a0\u202f"), "decomposed accents": sum(composed)}
+    if not normalization.startswith("nmt_"):
+        found["invisible spaces or breaks"] = having("\u200b\u2028\ufeff")
+    many = MUCH_LOOKING_ALIKE * len(lines)
+    named = [f"{what} in {count:,}" for what, count in found.items() if count > many]
     remarks = []
     if named:
         remarks.append(
             f"of the first {len(lines):,} sentences there are {', '.join(named)}: to the model other text than what "
             "looks like it; tokenizer.normalization = nmt_nfkc makes it the same"
         )
-    if soft > MUCH_LOOKING_ALIKE * len(lines):
+    if (soft := having("\u00ad")) > many:
         remarks.append(f"soft hyphens in {soft:,} of the first {len(lines):,} sentences take words apart: remove them")
     return remarks
 
@@ -100,7 +101,8 @@ def _unknown_pieces(config: Config, corpora: Corpora) -> list[str]:
         remedy = "raise tokenizer.character_coverage" if learned else f"without {given} a vocabulary is learned"
         if learned and config.tokenizer.character_coverage == 1.0:
             remedy = "SentencePiece has none for some characters, such as NUL; remove them from the text"
-        lost = f"lost (most often {quoted(' '.join(_often_unknown(corpora, side)))})"
+        named = _often_unknown(corpora, side)
+        lost = f"lost (most often {quoted(' '.join(named))})" if named else "lost"
         found.append(f"{share:.0%} of the {side} pieces are unknown to the vocabulary, and {lost}: {remedy}")
     return found
 

@@ -309,7 +309,7 @@ class TrainingConfig(Section):
     log_every: int = Field(default=50, ge=1)
     """Steps from one line of metrics.jsonl to the next."""
     validate_every: int = Field(default=1000, ge=1)
-    """Steps from one validation to the next."""
+    """Steps from one validation to the next; a fine-tuning begins with one."""
     save_every: int = Field(default=1000, ge=1)
     """Steps from one checkpoint to the next."""
     validation_beam_size: int = Field(default=1, ge=1, le=1000)

@@ -85,7 +85,9 @@ class Counts:
     def describe(self) -> str:
         parts = [f"{self.corpus:,} pair{'s' if self.corpus != 1 else ''} of the corpus"]
         parts += [f"{self.empty:,} with an empty side left out"] * (self.empty > 0)
-        parts += [f"{self.monolingual:,} lines of one language"] * (self.monolingual > 0)
+        parts += [f"{self.monolingual:,} line{'s' if self.monolingual != 1 else ''} of one language"] * (
+            self.monolingual > 0
+        )
         parts += [f"{self.added:,} added", f"{self.repeated:,} translations that were there already"]
         parts += [f"{self.bad:,} that were cut or ran into loops"] * (self.bad > 0)
         return f"{', '.join(parts)}: {self.written:,} pairs"
@@ -259,7 +261,8 @@ class _Texts:
         return whole
 
     def changed(self, side: int, before: int, now: int) -> UserError:
-        names = ", ".join(map(str, (self.source, self.target, *self.monolingual.of(side))))
+        corpus = () if self.monolingual.only else (self.source, self.target)
+        names = ", ".join(map(str, (*corpus, *self.monolingual.of(side))))
         return UserError(
             f"{names}: changed while they were translated (there were {before:,} pairs, now {now:,}); they are read "
             "once for each model and must stay as they are"

@@ -27,11 +27,13 @@ from seq2seq.runtime import describe_hardware
 from seq2seq.text.corpus import TextCorpus
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
-from seq2seq.training.state import Observer, TrainingError, TrainingState
+from seq2seq.training.state import Observer, TrainingError, TrainingState, score
 from seq2seq.training.trainer import Trainer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, read_regular
 from seq2seq.version import __version__
 from seq2seq.weights import load_weights
+
+TELLING = 1.0  # BLEU: less says nothing
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _describe_model(info: dict[str, Any]) -> str:
 def _worse_than_at_first(bleu: float | None, state: TrainingState) -> str | None:
     """What is to be said of a fine-tuning that has spoilt the model, by the validation set."""
     first = next((one["valid_bleu"] for one in state.validations if one["step"] == 0), None)
-    if bleu is None or first is None or bleu >= first:
+    if bleu is None or first is None or first < TELLING or round(bleu, 3) >= first:
         return None
     return (
         f"that is less than the {first:.2f} of the model that training began with: where the validation set is of the "
@@ -190,7 +192,8 @@ def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:
 
 
 def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], bleu: float | None) -> dict[str, Any]:
-    state, tokenizer, best = trainer.state, corpora.tokenizer, trainer.state.best
+    state, tokenizer = trainer.state, corpora.tokenizer
+    best = max((one for one in state.validations if one["step"]), key=score, default=None)  # at 0 it is another run's
     return {
         "seq2seq_version": __version__,
         "source_language": config.data.source_language,

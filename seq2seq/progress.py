@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seq2seq.finishing import Outcome
 
 
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 WIDE = 96  # columns of a terminal that has room for all of the live line
 
 
@@ -115,9 +116,11 @@ def describe_outcome(outcome: Outcome, config: Config) -> str:
 
 def _printable(text: str) -> str:
     """Text of a corpus without what would steer a terminal: controls, other directions, line separators."""
-    steering = {"Cc", "Cf", "Zl", "Zp"}
     plain = text.replace("\t", " ")
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) in steering else one for one in plain)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if one in DIRECTIONS or unicodedata.category(one) in ("Cc", "Zl", "Zp") else one
+        for one in plain
+    )
 
 
 def _near(path: str) -> str:

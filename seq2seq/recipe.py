@@ -150,17 +150,19 @@ def parse_config(text: str, *, origin: str) -> Config:
 
 
 def _read_text(path: Path) -> str:
-    if (path / "config.toml").is_file():
-        raise ConfigError(
-            f"{path}: is a run; its recipe is {path / 'config.toml'}, and to go on with it: seq2seq train --run-dir "
-            f"{path} --resume"
-        )
     try:
         with path.open("rb") as file:  # which may be a pipe: train <(generate recipe)
             content = file.read(MAX_CONFIG_BYTES + 1)
         if len(content) > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES:,} bytes; this is no configuration file")
         return content.decode("utf-8-sig")  # some editors put a byte order mark first
+    except IsADirectoryError as error:
+        if not (path / "config.toml").is_file():
+            raise ConfigError(unreadable(path, error, "configuration file")) from None
+        raise ConfigError(
+            f"{path}: is a run; its recipe is {path / 'config.toml'}, and to go on with it: seq2seq train --run-dir "
+            f"{path} --resume"
+        ) from None
     except OSError as error:
         raise ConfigError(unreadable(path, error, "configuration file")) from None
     except UnicodeDecodeError as error:

@@ -158,6 +158,11 @@ def test_the_model_is_validated_as_it_was_before_the_first_step(
     run = train(configured(data, **from_run(first)), tmp_path / "run").run
     steps = [record["step"] for record in run.metrics() if "valid_loss" in record]
     assert steps == [0, 3, 6]
+    assert run.info()["validation"]["best_single_step"] in (3, 6)
+    with pytest.raises(Interrupted):
+        train(configured(data, **from_run(first)), tmp_path / "parts", stop=After(4))
+    resumed = train(configured(data, **from_run(first)), tmp_path / "parts", resume=True).run
+    assert [record["step"] for record in resumed.metrics() if "valid_loss" in record] == steps
     before = next(record for record in run.metrics() if "valid_loss" in record)
     model, tokenizer = Run.open(first).load_model(), Run.open(first).tokenizer()
     source = tokenizer.encode_source([pair[0] for pair in OTHER])
@@ -172,6 +177,7 @@ def test_a_fine_tuning_that_spoils_the_model_says_so() -> None:
     state = TrainingState(validations=[{"step": 0, "valid_loss": 2.0, "valid_bleu": 8.154}])
     assert "less than the 8.15 of the model that training began with" in (_worse_than_at_first(6.75, state) or "")
     assert _worse_than_at_first(8.16, state) is None and _worse_than_at_first(None, state) is None
+    assert _worse_than_at_first(8.15399, state) is None  # the same, but for rounding
     assert _worse_than_at_first(6.75, TrainingState(validations=[{**state.validations[0], "step": 3}])) is None
 
 

@@ -75,7 +75,10 @@ def test_quiet_shows_validations_and_messages_only(capfd: pytest.CaptureFixture[
 def test_examples_do_not_steer_the_terminal(tmp_path: Path) -> None:
     example = Example("a \x1b[31mred\x9b dog", "ein\tHund", "\x07")
     text = describe_outcome(Outcome(Run(tmp_path), TrainingState(), 12.0, (example,), "a \x1b[2J dog"), Config())
-    assert not set(text) & set("\x1b\x9b\t\x07")
+    assert not set(text) & set("\x1b\x9b\t\x07\u202e")
+    persian = Example("می\u200cروم", "\u202eab", "")
+    text += describe_outcome(Outcome(Run(tmp_path), TrainingState(), 12.0, (persian,), "a"), Config())
+    assert "می\u200cروم" in text and "\u202e" not in text
     assert "source       a \N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} dog\n" in text
 
 

@@ -65,7 +65,7 @@ def requests(
 def _together(given: Sequence[Iterable[object]]) -> Iterator[tuple[Any, ...]]:
     missing = object()
     for number, some in enumerate(itertools.zip_longest(*given, fillvalue=missing), 1):
-        if missing in some:
+        if any(one is missing for one in some):
             raise OptionError(
                 f"line {number}: there are not as many prefixes, or required phrases, as lines: give as many"
             )

@@ -76,9 +76,9 @@ class Demands:
         self.required = Required(phrases, self.continuing, closed, self.going_on)
 
     def _pieces(self, text: str) -> list[int]:
-        """Of a text, or of a canonically equivalent one, where the vocabulary cannot write the text itself."""
+        """Of a text, or of a canonically equivalent one that the vocabulary writes with fewer."""
         found = self.tokenizer.encode_target(_forms(text))
-        return next((pieces for pieces in found if UNK not in pieces), found[0])
+        return min((pieces for pieces in found if UNK not in pieces), key=len, default=found[0])
 
     def idle(self) -> list[str]:
         """Banned phrases that never come out in any case: the vocabulary cannot write them."""

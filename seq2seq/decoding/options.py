@@ -140,7 +140,7 @@ def check_lines(lines: object) -> None:
 def check_list(lines: object) -> None:
     """Raises OptionError for what is no list of lines."""
     check_lines(lines)
-    if not isinstance(lines, Sequence):
+    if not hasattr(lines, "__len__"):
         raise OptionError(f"lines are {lines!r:.60}: give a list; `stream` takes them one by one")
 
 

@@ -61,11 +61,11 @@ def result_of(
 
 
 def _loops(pieces: Sequence[int], prefix: int, demands: Demands) -> bool:
-    """Whether pieces behind a prefix of so many run into a loop, and not because a required phrase is one."""
+    """Whether pieces run into a loop between a prefix of so many and a required phrase, none of which is a loop."""
     required = demands.required
-    if loop_end(pieces, prefix) is None:
+    if required is None or loop_end(pieces[: required.end(pieces)], prefix) is None:
         return False
-    return required is None or not any(loop_end(phrase) for phrase in required.phrases)
+    return not any(loop_end(phrase) for phrase in required.phrases)
 
 
 def _translation(

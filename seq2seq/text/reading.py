@@ -207,7 +207,7 @@ def _tsv_pairs(path: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
             continue
         if max(first, second) >= len(fields):
             remedy = "correct the line, or data.source_column and data.target_column"
-            if len(fields) == 1:
+            if number == 1 and len(fields) == 1:
                 remedy = _separated_otherwise(fields[0]) or remedy
             raise DataError(
                 f"{path}, line {number}: no column {max(first, second) + 1}, only {len(fields)}, separated by tabs; "

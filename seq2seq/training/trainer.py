@@ -96,12 +96,12 @@ class Trainer:
         if not self.done():
             sizes = tensor_bytes(self.model.state_dict()), optimizer_bytes(self.config, self.model)
             check_room(self.run, self.config, *sizes, self.observer.message)
+        if validate_first and not (state.step or self.done()):
+            self._validate()  # not of the training's time, which tells how fast it is
         started, before = time.perf_counter(), state.seconds
         self._since_log.begin()
         timings: list[float] = []
         done = self.done()
-        if validate_first and not (state.step or done):
-            self._validate()
         while not done:
             update = self._next_update()
             state.batches = chain_hash(state.batches, self._pairs, update)
