@@ -27,7 +27,7 @@ from seq2seq.runtime import describe_hardware
 from seq2seq.text.corpus import TextCorpus
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
-from seq2seq.training.state import Observer, TrainingError, TrainingState, score
+from seq2seq.training.state import Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, read_regular
 from seq2seq.version import __version__
@@ -192,8 +192,7 @@ def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:
 
 
 def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], bleu: float | None) -> dict[str, Any]:
-    state, tokenizer = trainer.state, corpora.tokenizer
-    best = max((one for one in state.validations if one["step"]), key=score, default=None)  # at 0 it is another run's
+    state, tokenizer, best = trainer.state, corpora.tokenizer, trainer.state.best
     return {
         "seq2seq_version": __version__,
         "source_language": config.data.source_language,

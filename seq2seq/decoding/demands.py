@@ -39,6 +39,7 @@ class Demands:
         self.masks = tuple(masks)
         self._more: dict[tuple[str, ...], Demands] = {}  # these and more phrases, of some lines
         self.required: Required | None = None
+        self._wanted: dict[str, tuple[int, ...]] = {}  # the pieces of each required phrase
         if options.require:
             self._require()
 
@@ -71,6 +72,7 @@ class Demands:
                 raise SearchOptionError(
                     "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
                 )
+        self._wanted = dict(zip(self.options.require, map(tuple, phrases), strict=True))
         self._check_possible(phrases)
         closed = [ends_with_a_word(phrase) for phrase in self.options.require]
         self.required = Required(phrases, self.continuing, closed, self.going_on)
@@ -179,8 +181,8 @@ class Demands:
             return f"has {len(pieces)} pieces and not the {options.min_length} that are the least"
         if self.required is not None:
             met = {tuple(self.required.phrases[number]) for number in self.required.met(pieces)}
-            for phrase in options.require:
-                if tuple(self._pieces(" ".join(phrase.split()))) not in met:
+            for phrase, wanted in self._wanted.items():
+                if wanted not in met:
                     return f"lacks what was required: {phrase!r:.60}"
         if self.banned is not None and self.banned.found_in(text):
             return "has what was banned, as its prefix or a required phrase has it"

@@ -74,8 +74,8 @@ class TrainingState:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The best validation; of equals the earliest."""
-        return max(self.validations, key=score, default=None)
+        """The best validation, of equals the earliest; not the one at step 0, which is of another run's model."""
+        return max((one for one in self.validations if one["step"]), key=score, default=None)
 
     @property
     def validations_without_gain(self) -> int:
