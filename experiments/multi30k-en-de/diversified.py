@@ -10,7 +10,8 @@ training that was interrupted is resumed. Nothing but the 29,000 pairs is used.
 `--teachers three` is the same in less than half the time: two forward teachers and a backward one, all of preset
 `quick`, and students of `tiny`'s size. `--teachers two` is a forward and a backward one, two translations of each, and
 wide students with BPE-dropout of the source. With `--student-set training.max_steps=6600` those learn for longer. With
-`--rounds 2` the students, and the backward teachers, translate the corpus once more, and others learn from that.
+`--rounds 2` the students, and the backward teachers, translate the corpus once more, and others learn from that; with
+`--rounds 3` a backward student of that second text, too, which takes the backward teachers' place in the third.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ STUDENTS = {  # preset and settings
     "two": ("small", "training.max_steps=3800", "tokenizer.sample_source=0.1"),
 }
 FOLDERS = {"six": "best", "three": "three", "two": "two"}
+ROUNDS = (("diversified", "student"), ("second", "second"), ("third", "third"))  # folder of the text, students
 LABELS = {"six": "diversified, small", "three": "diversified", "two": "diversified by two, small, BPE-dropout"}
 
 
@@ -134,7 +136,7 @@ def main() -> None:
     parser.add_argument(
         "--student-set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for the students, after --set"
     )
-    parser.add_argument("--rounds", type=int, choices=(1, 2), default=1, help="2: the students teach others")
+    parser.add_argument("--rounds", type=int, choices=(1, 2, 3), default=1, help="2, 3: the students teach others")
     parser.add_argument("--teachers", choices=tuple(STUDENTS), default="six")
     parser.add_argument("--folder", type=Path, help="runs/m30k-best-VARIANT, m30k-three-VARIANT, m30k-two-VARIANT")
     parser.add_argument("--label", help="what the results are called, before the seed; needed with --set")
@@ -143,7 +145,8 @@ def main() -> None:
         parser.error("--set, --student-set: other settings are another result: give it a --label")
     teachers, variant = arguments.teachers, arguments.only
     folder = arguments.folder or Path("runs") / f"m30k-{FOLDERS[teachers]}-{variant}"
-    label = arguments.label or f"{variant}, {LABELS[teachers]}{', two rounds' * (arguments.rounds - 1)}"
+    rounds = ("", ", two rounds", ", three rounds")[arguments.rounds - 1]
+    label = arguments.label or f"{variant}, {LABELS[teachers]}{rounds}"
     experiment = Experiment(variant, folder, label, arguments.set)
     ensure_downloads(load_config(experiment.recipe.config).data.downloads, print)
 
@@ -151,10 +154,12 @@ def main() -> None:
     forward, backward = train[teachers]()
     preset, *settings = STUDENTS[teachers]
     general = list(experiment.settings)
-    for corpus, name in (("diversified", "student"), ("second", "second"))[: arguments.rounds]:
-        experiment.settings = general
-        more = experiment.diversify(corpus, forward, backward, n_best=2 if teachers == "two" else 1)
+    for number, (corpus, name) in enumerate(ROUNDS[: arguments.rounds]):
         experiment.settings = general + arguments.student_set
+        if number == 2:
+            turned = experiment.files("de", "en", experiment.folder / ROUNDS[1][0], gzipped=False)
+            backward = [experiment.train("second-back", turned, "training.seed=13", *settings, preset=preset)]
+        more = experiment.diversify(corpus, forward, backward, n_best=2 if teachers == "two" else 1)
         forward = [
             experiment.train(f"{name}-{seed}", more, f"training.seed={seed}", *settings, preset=preset)
             for seed in arguments.seeds
