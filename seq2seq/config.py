@@ -270,7 +270,7 @@ class TrainingConfig(Section):
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = "inverse_sqrt"
     """Of the learning rate after the warm-up: as in equation 3, or falling to 0 at the horizon, or level."""
     warmup_steps: int = Field(default=4000, ge=1)
-    """Steps over which the learning rate rises to its peak."""
+    """Steps over which the learning rate rises to its peak; half of all planned steps, where that is less."""
     learning_rate_scale: float = Field(default=1.0, gt=0.0, le=1e6)
     """The peak of the learning rate, at the end of the warm-up, in (d_model * warmup_steps)^-0.5, as in equation 3:
     2.5e-3 for presets quick and tiny, 1.8e-3 for small."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from seq2seq.advice import about_corpora, about_settings
-from seq2seq.config import Config
+from seq2seq.config import Config, ModelConfig
 from seq2seq.decoding.translator import Options, Translator
+from seq2seq.decoding.twins import mismatch
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.evaluation.tokenization import try_tokenize
 from seq2seq.files import UnwrittenError
@@ -24,6 +25,7 @@ from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
 from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
+from seq2seq.model.twins import TOLERANCE, packed_difference
 from seq2seq.preflight import longest_sentences, preflight
 from seq2seq.preparing import Corpora, prepare
 from seq2seq.resume_rules import check_changes, check_identity, check_settings, tell_changes
@@ -35,7 +37,7 @@ from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
 from seq2seq.text.sampling import SampledPairs
 from seq2seq.training.horizon import check_end, early_end
-from seq2seq.training.state import Interrupted, Observer
+from seq2seq.training.state import Interrupted, Observer, TrainingError
 from seq2seq.training.trainer import Trainer
 
 
@@ -66,6 +68,7 @@ def train(
     """
     check_end(config.training, has_split(config.data, "valid"))
     native.generation()  # an environment that asks for kernels that do not exist is told now
+    _check_packed(config.model)
     device = choose_device(config.training.device)
     if resume and not Run.exists(run_dir):  # it was killed while its data was being prepared, or never began
         observer.message(f"{run_dir}: there is nothing to resume: starting at step 0")
@@ -114,6 +117,8 @@ def _train(
         trainer = _trainer(config, run, corpora, observer, device, stop, sampled)
         _begin(config, trainer, initial, resume=resume)
         _describe(corpora, trainer, device, threads, observer)
+        if found := mismatch(trainer.model):
+            observer.message(found.text)
         if config.training.preflight:
             _look_ahead(config, trainer, corpora, observer, resumed=resume)
         # Not before: a corpus or tokenizer that cannot be used, or too little memory, leaves the run as it was.
@@ -132,6 +137,21 @@ def _train(
             return translate_test_set(config, run, corpora, trainer.state, device)
         except KeyboardInterrupt:
             raise UntestedError(Outcome(run, trainer.state, None, ())) from None
+
+
+def _check_packed(config: ModelConfig) -> None:
+    """Finds out that the code of the model was changed where it is read, and not where it is trained."""
+    found = packed_difference(config)
+    if found <= TOLERANCE:
+        return
+    remedy = "make the same change in both (docs/CHANGING.md)"
+    with native.disabled():
+        if packed_difference(config) <= TOLERANCE:
+            remedy = "the compiled kernels lack the change: train with SEQ2SEQ_KERNELS=off, or change them, too"
+    raise TrainingError(
+        "training runs `packed` of seq2seq/model, and it does not compute what `forward` does: logits or gradients of "
+        f"a small model differ by {found:.2%}; {remedy}"
+    )
 
 
 def _check_tokenization(config: Config) -> None:

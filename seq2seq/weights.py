@@ -29,9 +29,14 @@ def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
             f"the configuration asks for {parameters:,} parameters, {BYTES * parameters / 1e9:,.0f} GB: more than this "
             "machine has memory; lower model.d_model, model.d_ff or the number of layers"
         )
-    return Transformer(
+    model = Transformer(
         config.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size, shared=config.tokenizer.shared
     )
+    made = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _check_shapes(
+        _configured_shapes(config, tokenizer), made, "Transformer, whose parameters seq2seq/model/shapes.py lists"
+    )
+    return model
 
 
 def check_weights(path: Path, config: Config, tokenizer: Tokenizer, expected_hash: object) -> None:

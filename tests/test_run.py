@@ -23,7 +23,7 @@ from seq2seq import checkpoints as checkpoints_module
 from seq2seq import files as files_module
 from seq2seq import run_files
 from seq2seq.checkpoints import Checkpoint
-from seq2seq.config import Config, TokenizerConfig
+from seq2seq.config import Config, ModelConfig, TokenizerConfig
 from seq2seq.errors import UserError
 from seq2seq.files import (
     RunError,
@@ -36,6 +36,7 @@ from seq2seq.files import (
     write_json,
     write_tensors,
 )
+from seq2seq.model.layers import FeedForward
 from seq2seq.recipe import build_config
 from seq2seq.run import FORMAT_VERSION, Run, build_model, load_weights
 from seq2seq.text.tokenizer import Tokenizer
@@ -907,6 +908,19 @@ def test_weights_come_back_bit_for_bit(
         assert torch.equal(tensor.view(torch.int32), expected[name].view(torch.int32)), name
     same = loaded.source_embedding is loaded.target_embedding, loaded.output_weight is loaded.target_embedding
     assert same == (tied == "all" or (tied == "auto" and shared), tied != "none")
+
+
+def test_a_parameter_that_shapes_do_not_list_is_named_before_it_is_trained(
+    tokenizers: dict[bool, Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = FeedForward.__init__
+
+    def with_gate(self: FeedForward, config: ModelConfig) -> None:
+        made(self, config)
+        self.gate_weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    monkeypatch.setattr(FeedForward, "__init__", with_gate)
+    fails(lambda: build_model(make_config(), tokenizers[True]), "seq2seq/model/shapes.py lists", "gate_weight")
 
 
 def test_weights_that_do_not_fit_are_named(tokenizers: dict[bool, Tokenizer]) -> None:

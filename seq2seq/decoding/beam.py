@@ -18,13 +18,13 @@ from torch import Tensor
 
 from seq2seq.decoding import steps
 from seq2seq.decoding.constraints import Constraints
-from seq2seq.decoding.engine import scorer_for
 from seq2seq.decoding.hypotheses import Hypothesis as Hypothesis
 from seq2seq.decoding.hypotheses import Penalty, Trace
 from seq2seq.decoding.hypotheses import length_penalty as length_penalty
 from seq2seq.decoding.options import Normalization
 from seq2seq.decoding.required import round_the_banks
 from seq2seq.decoding.scorer import Decoding, Predictions, Scorer
+from seq2seq.decoding.twins import scorer_for
 from seq2seq.model.transformer import BOS, EOS, Transformer
 
 # Of the predictions for R rows, which outputs these are, and the step from 0: the log-probabilities and ids of the

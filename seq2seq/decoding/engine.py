@@ -27,10 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seq2seq.decoding.scorer import Predictions, Scorer, TransformerScorer, allowed
+from seq2seq.decoding.scorer import Predictions, allowed
 from seq2seq.model import native
+from seq2seq.model.attention import MultiHeadAttention
 from seq2seq.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerNorm, Residual
 from seq2seq.model.packed import Sentences
+from seq2seq.model.positional import LearnedPositions, SinusoidalPositions
 from seq2seq.model.transformer import EOS, PAD, Transformer
 
 PANEL = 64  # outputs that the kernel computes at once, or a multiple of them: matrices are rounded up to it
@@ -38,12 +40,6 @@ BLOCK = 16  # floats that it handles at once
 FIRST_STEPS = 32  # that tables have room for at the beginning
 SPARE = 4  # times as many rows may be kept as are looked back on
 MANY = 64  # pieces that a kernel finds, and beams that it keeps: MOST_BEAMS in steps.inc
-
-
-def scorer_for(model: Transformer) -> Scorer:
-    """The fastest scorer there is for a model where it stands."""
-    assert not model.training, "decoding needs model.eval()"
-    return Engine(model) if Engine.serves(model) else TransformerScorer(model)
 
 
 class _Matrix(ctypes.Structure):
@@ -88,10 +84,12 @@ class Memories(ctypes.Structure):
 
 
 class Engine:
-    """A scorer. Later changes of the model's weights do not reach it."""
+    """A scorer. Later changes of the model's weights do not reach it. many_steps: beam search may take them at once."""
+
+    many_steps = True
 
     def __init__(self, model: Transformer) -> None:
-        assert self.serves(model)
+        assert self.serves(model) and self.knows(model)
         self.device, self.source_vocab_size = torch.device("cpu"), model.source_vocab_size
         # Learned positions as they are now.
         self.source_positions = copy.deepcopy(model.source_positions).requires_grad_(False)
@@ -136,6 +134,32 @@ class Engine:
             return False
         dtype = model.compute_dtype
         return dtype == torch.float32 or (dtype == torch.bfloat16 and native.has_half_products())
+
+    @staticmethod
+    def knows(model: Transformer) -> bool:
+        """Whether a model consists of what is laid out here: modules of these classes, parameters of these shapes."""
+        config = model.config
+        d_model, d_ff, width = config.d_model, config.d_ff, config.num_heads * config.key_size
+        known: dict[type, dict[str, tuple[int, ...]]] = {
+            Transformer: {
+                name: (size, d_model)
+                for name, size in (
+                    ("target_embedding", model.target_vocab_size),
+                    ("_source_embedding", model.source_vocab_size),
+                    ("_output_weight", model.target_vocab_size),
+                )
+                if getattr(model, name) is not None
+            },
+            MultiHeadAttention: _projections((3 * width, d_model), (d_model, width)),
+            FeedForward: _projections((d_ff, d_model), (d_model, d_ff)),
+            LayerNorm: {"weight": (d_model,), "bias": (d_model,)},
+            LearnedPositions: {"weight": (config.max_positions, d_model)},
+            **{kind: {} for kind in (EncoderLayer, DecoderLayer, Residual, SinusoidalPositions, torch.nn.ModuleList)},
+        }
+        return all(
+            known.get(type(module)) == {name: tuple(own.shape) for name, own in module.named_parameters(recurse=False)}
+            for module in model.modules()
+        )
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor as float32, which lives as long as this."""
@@ -209,6 +233,11 @@ class Engine:
         inputs = positions, ids, sentences.positions, sentences.starts
         native.run("encode_sentences", memory, offsets, self.address, *inputs, len(lengths))
         return EngineDecoding(self, memory, offsets[:-1].contiguous(), lengths)
+
+
+def _projections(inner: tuple[int, int], outer: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Of a sub-layer, which has one on its way in and one on its way out."""
+    return {"in_weight": inner, "in_bias": inner[:1], "out_weight": outer, "out_bias": outer[:1]}
 
 
 class EngineDecoding:

@@ -52,7 +52,8 @@ def sample(
     output, from 0 to 2^128 - 1 (see `sentence_seed`). Logits are divided by the temperature, then the top_k most
     probable pieces are kept (0: all), then the smallest set of the most probable that holds top_p of what is left.
     Constraints rule pieces out before all three (where they leave nothing, the sentence ends). The reported
-    log-probabilities are the model's own. Raises ValueError for arguments out of range.
+    log-probabilities are the model's own, if constraints set nothing but -inf. Raises ValueError for arguments out of
+    range.
     """
     if draws < 1:
         raise ValueError(f"draws = {draws} must be at least 1")

@@ -42,7 +42,7 @@ class _Beams(ctypes.Structure):
 
 def serves(scorer: Scorer, beam_size: int) -> bool:
     """Whether the compiled decoder can keep so many beams of what is searched."""
-    return isinstance(scorer, Engine) and beam_size <= MANY
+    return isinstance(scorer, Engine) and scorer.many_steps and beam_size <= MANY
 
 
 def advance(search: Beams) -> None:

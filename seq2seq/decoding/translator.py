@@ -14,7 +14,6 @@ from seq2seq.decoding.alignment import Links, align, check_heads, words_in
 from seq2seq.decoding.asking import Asking, Line, Request, requests
 from seq2seq.decoding.beam import Choice, grow, most_probable
 from seq2seq.decoding.demands import Demands
-from seq2seq.decoding.engine import scorer_for
 from seq2seq.decoding.ensemble import EnsembleScorer
 from seq2seq.decoding.hypotheses import Hypothesis
 from seq2seq.decoding.options import (
@@ -35,6 +34,7 @@ from seq2seq.decoding.results import result_of, texts_of
 from seq2seq.decoding.sampling import drawing, sentence_seed
 from seq2seq.decoding.scoring import longest_output, score_lines
 from seq2seq.decoding.searching import BatchSearch, penalty_of
+from seq2seq.decoding.twins import scorer_for
 from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
@@ -119,7 +119,7 @@ class Translator:
     ) -> None:
         self.models, self.tokenizer, self.config, self.warn = models, tokenizer, config, warn
         self.model = models[0]
-        scorers = [scorer_for(model) for model in models]
+        scorers = [scorer_for(model, warn) for model in models]
         self.scorer = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         self.device = self.scorer.device
 

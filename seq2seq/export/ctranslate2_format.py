@@ -53,6 +53,8 @@ def build_spec(model: Transformer, tokenizer: Tokenizer, decoding: DecodingConfi
 
     config = model.config
     activations = {"relu": common_spec.Activation.RELU, "gelu": common_spec.Activation.GELU}  # gelu with erf, as ours
+    if config.activation not in activations:
+        raise ExportError(f"model.activation = {config.activation!r} has no counterpart in CTranslate2")
     options: dict[str, Any] = {"pre_norm": config.norm == "pre", "activation": activations[config.activation]}
     if config.key_size * config.num_heads != config.d_model:
         options["head_dim"] = config.key_size

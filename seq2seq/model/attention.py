@@ -21,7 +21,7 @@ from seq2seq.model.packed import Packed, attend_packed
 class AttentionWeights:
     """Collects attention weights, one [B, H, T, S] tensor a layer, in the order in which layers run.
 
-    Pass one to `encode`, `decode` or `forward` and read it afterwards.
+    Pass a new one to `encode`, `decode` or `forward` and read it afterwards. They have no gradient.
     """
 
     encoder: list[Tensor] = field(default_factory=list)
@@ -44,7 +44,7 @@ def attend(
     dropout are appended to it. Every query must be allowed at least one key.
 
     On a CPU this is written out: at translation's sizes two matrix products and a softmax beat the fused kernel. On
-    a GPU the fused kernel is used unless the weights are asked for.
+    a GPU the fused kernel is used unless the weights are asked for: whoever changes one has to change both.
     """
     if query.is_cuda and weights_out is None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
@@ -123,6 +123,7 @@ class MultiHeadAttention(nn.Module):
         weights_out: list[Tensor] | None = None,
     ) -> Tensor:
         """Attends with projected heads and mixes them: -> [B, T, D]. Shapes as in `attend`."""
+        assert query.dim() == 4, "query, key and value are projected heads [B, H, T, K]: see project_self"
         dropout = self.dropout if self.training else 0.0
         heads = attend(query, key, value, mask, dropout, weights_out)
         joined = heads.transpose(1, 2).flatten(2)  # [B, T, HK]

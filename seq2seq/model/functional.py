@@ -78,16 +78,19 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def embed(
-    ids: Tensor, table: Tensor, positions: Tensor, places: Tensor, factor: float, drop: float, dtype: torch.dtype
+    ids: Tensor, weight: Tensor, table: Tensor, positions: Tensor, factor: float, drop: float, dtype: torch.dtype
 ) -> Tensor:
-    """dropout(factor * table[ids] + positions[places]) for ids and places [N] -> [N, D]; drop 0 for no dropout."""
-    fixed = not positions.requires_grad and native.usable(table, positions) and table.dtype == torch.float32
-    fits = dtype in native.TYPES and native.usable_ids(ids) and native.usable_ids(places)
-    fits = fits and ids.shape == places.shape and positions.shape[1:] == table.shape[1:]
+    """dropout(factor * weight[ids] + table[positions]) for ids and positions [N] -> [N, D]; drop 0 for no dropout.
+
+    weight [V, D] are the embeddings, table [P, D] what stands for each position.
+    """
+    fixed = not table.requires_grad and native.usable(weight, table) and weight.dtype == torch.float32
+    fits = dtype in native.TYPES and native.usable_ids(ids) and native.usable_ids(positions)
+    fits = fits and ids.shape == positions.shape and table.shape[1:] == weight.shape[1:]
     if fixed and fits and torch.is_grad_enabled():
-        embedded: Tensor = _Embed.apply(table, positions, ids, places, factor, drop, dtype)  # type: ignore[no-untyped-call]
+        embedded: Tensor = _Embed.apply(weight, table, ids, positions, factor, drop, dtype)  # type: ignore[no-untyped-call]
         return embedded
-    summed = F.embedding(ids, table) * factor + positions[places]
+    summed = F.embedding(ids, weight) * factor + table[positions]
     return dropout(summed.to(dtype), drop, drop > 0.0)
 
 
@@ -95,28 +98,28 @@ class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        weight: Tensor,
         table: Tensor,
-        positions: Tensor,
         ids: Tensor,
-        places: Tensor,
+        positions: Tensor,
         factor: float,
         drop: float,
         dtype: torch.dtype,
     ) -> Tensor:
-        native.check_ids(ids, len(table))
-        native.check_ids(places, len(positions))
+        native.check_ids(ids, len(weight))
+        native.check_ids(positions, len(table))
         random = native_dropout(drop, training=True)
-        out = torch.empty(len(ids), table.shape[1], dtype=dtype)
-        native.call("embed", dtype, out, table, positions, ids, places, *out.shape, factor, *random)
+        out = torch.empty(len(ids), weight.shape[1], dtype=dtype)
+        native.call("embed", dtype, out, weight, table, ids, positions, *out.shape, factor, *random)
         ctx.save_for_backward(ids)
-        ctx.size, ctx.factor, ctx.random = table.shape, factor, random
+        ctx.size, ctx.factor, ctx.random = weight.shape, factor, random
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (ids,) = ctx.saved_tensors
-        grad_table = native.floats(*ctx.size).zero_()
+        grad_weight = native.floats(*ctx.size).zero_()
         shape = grad.shape
-        native.call("embed_backward", grad.dtype, grad_table, grad.contiguous(), ids, *shape, ctx.factor, *ctx.random)
-        return grad_table, *(None,) * 6
+        native.call("embed_backward", grad.dtype, grad_weight, grad.contiguous(), ids, *shape, ctx.factor, *ctx.random)
+        return grad_weight, *(None,) * 6

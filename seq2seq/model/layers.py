@@ -6,6 +6,8 @@ x + Dropout(Sublayer(LayerNorm(x))) and normalises once more at the end of the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -62,7 +64,7 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """The residual connection around a sub-layer and the LayerNorm that belongs to it."""
+    """The residual connection around a sub-layer, its LayerNorm and its dropout (sections 3.1 and 5.4)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -70,16 +72,20 @@ class Residual(nn.Module):
         self.norm = LayerNorm(config.d_model)
 
     def before(self, x: Tensor) -> Tensor:
-        """What the sub-layer sees of x [B, T, D]."""
+        """What the sub-layer sees of x [..., D]."""
         normed: Tensor = self.norm(x) if self.pre_norm else x
         return normed
 
     def after(self, x: Tensor, output: Tensor) -> Tensor:
-        """Joins x and the sub-layer's output, both [B, T, D]. Dropout as in section 5.4."""
+        """Joins x and the sub-layer's output, both [..., D]."""
         joined = dropout(output, self.dropout, self.training, residual=x)
         if not self.pre_norm:
             joined = self.norm(joined)
         return joined
+
+    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """x [..., D], and a sub-layer that keeps its shape -> the same shape."""
+        return self.after(x, sublayer(self.before(x)))
 
 
 def _attention(config: ModelConfig) -> MultiHeadAttention:
@@ -98,16 +104,23 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, weights_out: list[Tensor] | None = None) -> Tensor:
         """x [B, S, D], mask [B, 1, 1, S] True at source pieces -> [B, S, D]."""
-        query, key, value = self.self_attention.project_self(self.self_attention_residual.before(x))
-        attended = self.self_attention(query, key, value, mask, weights_out)
-        x = self.self_attention_residual.after(x, attended)
-        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+
+        def attend(x: Tensor) -> Tensor:
+            query, key, value = self.self_attention.project_self(x)
+            attended: Tensor = self.self_attention(query, key, value, mask, weights_out)
+            return attended
+
+        return self.sublayers(x, attend)
 
     def packed(self, x: Tensor, layout: Packed) -> Tensor:
         """The same for packed sentences: x [N, D] -> [N, D]."""
-        attended = self.self_attention.packed(self.self_attention_residual.before(x), None, layout)
-        x = self.self_attention_residual.after(x, attended)
-        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+        return self.sublayers(x, lambda x: self.self_attention.packed(x, None, layout))
+
+    def sublayers(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """attend: self-attention, as `forward` or as `packed` computes it."""
+        x = self.self_attention_residual(x, attend)
+        x = self.feed_forward_residual(x, self.feed_forward)
+        return x
 
 
 class DecoderLayer(nn.Module):
@@ -138,25 +151,35 @@ class DecoderLayer(nn.Module):
         [B, H, S, K]; memory_mask [B, 1, 1, S]; self_mask [1, 1, T, t] or None where every position is visible.
         With a cache, x holds only the new positions, and those before them come from the cache.
         """
-        query, key, value = self.self_attention.project_self(self.self_attention_residual.before(x))
-        if cache is not None:
-            key, value = cache.self_key.append(key), cache.self_value.append(value)
-        attended = self.self_attention(query, key, value, self_mask, self_weights_out)
-        x = self.self_attention_residual.after(x, attended)
 
-        # The hypotheses of one sentence stand side by side as queries, [B, (R/B) T, D]: the memory is not copied.
-        sentences = memory[0].shape[0]
-        seen = self.cross_attention_residual.before(x).reshape(sentences, -1, x.shape[-1])
-        query = self.cross_attention.project_query(seen)
-        attended = self.cross_attention(query, *memory, memory_mask, cross_weights_out).view_as(x)
-        x = self.cross_attention_residual.after(x, attended)
+        def attend(x: Tensor) -> Tensor:
+            query, key, value = self.self_attention.project_self(x)
+            if cache is not None:
+                key, value = cache.self_key.append(key), cache.self_value.append(value)
+            attended: Tensor = self.self_attention(query, key, value, self_mask, self_weights_out)
+            return attended
 
-        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+        def attend_across(x: Tensor) -> Tensor:
+            # The hypotheses of one sentence stand side by side as queries, [B, (R/B) T, D]: the memory is not copied.
+            query = self.cross_attention.project_query(x.reshape(memory[0].shape[0], -1, x.shape[-1]))
+            attended: Tensor = self.cross_attention(query, *memory, memory_mask, cross_weights_out)
+            return attended.view_as(x)
+
+        return self.sublayers(x, attend, attend_across)
 
     def packed(self, x: Tensor, layout: Packed, memory: Tensor, memory_layout: Packed) -> Tensor:
         """The same for packed sentences: x [Nt, D] and the encoder's memory [Ns, D] -> [Nt, D]."""
-        attended = self.self_attention.packed(self.self_attention_residual.before(x), None, layout)
-        x = self.self_attention_residual.after(x, attended)
-        attended = self.cross_attention.packed(self.cross_attention_residual.before(x), memory, memory_layout)
-        x = self.cross_attention_residual.after(x, attended)
-        return self.feed_forward_residual.after(x, self.feed_forward(self.feed_forward_residual.before(x)))
+        return self.sublayers(
+            x,
+            lambda x: self.self_attention.packed(x, None, layout),
+            lambda x: self.cross_attention.packed(x, memory, memory_layout),
+        )
+
+    def sublayers(
+        self, x: Tensor, attend: Callable[[Tensor], Tensor], attend_across: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """attend, attend_across: self- and cross-attention, as `forward` or as `packed` computes them."""
+        x = self.self_attention_residual(x, attend)
+        x = self.cross_attention_residual(x, attend_across)
+        x = self.feed_forward_residual(x, self.feed_forward)
+        return x

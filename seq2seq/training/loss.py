@@ -5,9 +5,9 @@ a chunk of tokens at a time, and the gradient is computed in the same pass. The 
 `smoothed_cross_entropy` names.
 
 With states h [N, D], output matrix W [V, D], p = softmax(h W^T) and the smoothed target distribution
-q = epsilon / V + (1 - epsilon) onehot(target), the loss is -sum q log p and its gradient by the logits p - q. The
-constant part of q is a matrix of rank one, so its share of both gradients is a vector that is added once: the
-[chunk, V] tensor is written by the softmax, corrected at one place a row, and read by two matrix products, no more.
+q = epsilon / V + (1 - epsilon) onehot(target), the loss is -sum q log p and its gradient with respect to the logits
+p - q. The constant part of q is a matrix of rank one, so its share of both gradients is a vector that is added once:
+the [chunk, V] tensor is written by the softmax, corrected at one place a row, and read by two matrix products, no more.
 The compiled kernel leaves out the softmax's division, too: D numbers of a row are divided later instead of V.
 """
 
@@ -37,11 +37,12 @@ def smoothed_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor, smoo
 
     states: [N, D] decoder states. weight: [V, D] output matrix. targets: [N] piece ids; there may be fewer than
     states, and states past the last target count for nothing. The target distribution gives each of the V pieces
-    smoothing / V and the correct one 1 - smoothing more. Matrix products and probabilities have the dtype of
-    `states`; the softmax is computed in float32 whatever it is, and so are the sums.
+    smoothing / V and the correct one 1 - smoothing more; padding is a piece like any other, and is left out before.
+    Matrix products and probabilities have the dtype of `states`; the softmax is computed in float32 whatever it is, and
+    so are the sums.
     """
-    if len(targets) > len(states):
-        raise ValueError(f"{len(targets)} targets for {len(states)} states")
+    if states.dim() != 2 or targets.dim() != 1 or len(targets) > len(states):
+        raise ValueError(f"states {tuple(states.shape)} and targets {tuple(targets.shape)} are not [N, D] and [N]")
     wanted = torch.is_grad_enabled()  # inside the function it always is off
     if native.usable(states) and native.usable_ids(targets):
         loss, nll = _Native.apply(states, weight, targets, smoothing, wanted)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.model.attention import MultiHeadAttention
-from seq2seq.model.layers import FeedForward
+from seq2seq.model.transformer import Transformer
 
 # Jordan's polynomial: a x + b x^3 + c x^5 brings what is in (0, 1] to about 0.7 to 1.2 when it is repeated, what is
 # below 0.02 of the matrix's norm after more than three times. For matrices of 128 three learned as well as his five.
@@ -112,15 +112,11 @@ def orthogonal(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return x.float()
 
 
-def layer_matrices(model: nn.Module) -> dict[nn.Parameter, int]:
-    """The parameters that Muon is for, and how many matrices each of them is."""
-    found: dict[nn.Parameter, int] = {}
-    for module in model.modules():
-        if isinstance(module, MultiHeadAttention):
-            found |= {module.in_weight: 3, module.out_weight: 1}
-        elif isinstance(module, FeedForward):
-            found |= {module.in_weight: 1, module.out_weight: 1}
-    return found
+def layer_matrices(model: Transformer) -> dict[nn.Parameter, int]:
+    """The parameters that Muon is for, all matrices of layers, and how many matrices each of them is."""
+    fused = {module.in_weight: 3 for module in model.modules() if isinstance(module, MultiHeadAttention)}
+    parameters = (*model.encoder_layers.parameters(), *model.decoder_layers.parameters())
+    return {parameter: fused.get(parameter, 1) for parameter in parameters if parameter.dim() == 2}
 
 
 def costs(parameters: Sequence[nn.Parameter], matrices: Mapping[nn.Parameter, int]) -> list[int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.config import TrainingConfig
+from seq2seq.model.transformer import Transformer
 from seq2seq.training.muon import Muon, layer_matrices
 
 
@@ -34,6 +35,7 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, horizon: int 
     progress = min(1.0, (step - warmup) / max(1, horizon - warmup))
     if config.schedule == "linear":
         return peak * (1.0 - progress)
+    assert config.schedule == "cosine"
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
@@ -50,10 +52,11 @@ def build_optimizers(
     return optimizers
 
 
-def optimizer_bytes(config: TrainingConfig, model: nn.Module) -> int:
+def optimizer_bytes(config: TrainingConfig, model: Transformer) -> int:
     """What the optimizers of a model come to hold: two float32 numbers for each of its own, Muon one."""
     matrices = layer_matrices(model) if config.optimizer == "muon" else {}
-    return sum(4 * parameter.numel() * (1 if parameter in matrices else 2) for parameter in model.parameters())
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return sum(4 * parameter.numel() * (1 if parameter in matrices else 2) for parameter in trained)
 
 
 def build_adam(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -87,6 +90,8 @@ def load_optimizer_tensors(
     """Puts back what `optimizer_tensors` gave. Raises ValueError where a parameter's state is missing or misshapen."""
     owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         state = {}
         for key in ("momentum",) if isinstance(owners[parameter], Muon) else ("exp_avg", "exp_avg_sq", "step"):
             value = tensors.get(f"{name}/{key}")

@@ -54,7 +54,7 @@ class Updater:
 
     def __init__(self, config: TrainingConfig, model: Transformer, device: torch.device) -> None:
         self.config, self.model, self.device = config, model, device
-        self.parameters = list(model.parameters())
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         threads = torch.get_num_threads()
         self.workers = Workers(choose_workers(config.workers, threads, config.micro_batch_tokens, device))
         matrices = layer_matrices(model) if config.optimizer == "muon" else {}
@@ -198,6 +198,7 @@ def batch_losses(model: Transformer, batch: Batch, smoothing: float, r_drop: flo
     """Sums over the target tokens of a batch: the smoothed loss, and -log p. Teacher forcing.
 
     With r_drop there are two predictions, whose mean loss and -log p these are, with the price of their divergence.
+    On a CPU there are more states than target tokens (`_rounded`): those after the last count for nothing.
     """
     device = batch.source.device
     source, target_input = batch.source, batch.target_input

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from seq2seq.config import ModelConfig
 from seq2seq.decoding import steps
 from seq2seq.decoding.beam import Beams, beam_search, greedy_search
-from seq2seq.decoding.engine import PANEL, Engine, scorer_for
+from seq2seq.decoding.engine import PANEL, Engine
 from seq2seq.decoding.sampling import sample
 from seq2seq.decoding.scorer import Scorer, TransformerScorer
+from seq2seq.decoding.twins import scorer_for
 from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 

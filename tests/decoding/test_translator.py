@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -747,11 +748,15 @@ def test_lines_that_are_no_text_are_named_and_those_before_translated(translator
         list(translator.score_stream([("a", "b"), ("c",)]))  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("name", ["PYTHON.md", "INSIDE.md"])
-def test_the_examples_of_the_documentation_work(name: str, tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["PYTHON.md", "INSIDE.md", "CHANGING.md"])
+@pytest.mark.usefixtures("the_machine_as_it_was")
+def test_the_examples_of_the_documentation_work(
+    name: str, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import doctest
 
-    monkeypatch.chdir(tiny_run.corpus)
+    shutil.copytree(tiny_run.corpus, tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path / "corpus")
     text = Path(__file__).parents[2].joinpath("docs", name).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     test = doctest.DocTestParser().get_doctest(code, {}, name, name, 0)

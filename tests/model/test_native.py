@@ -642,8 +642,10 @@ def test_shapes_that_do_not_belong_together_are_refused():
             embed(ids, table, positions, places, 1.0, 0.0, torch.float32)
     for function, states in ((smoothed_cross_entropy, (x,)), (paired_cross_entropy, (x, x))):
         more = (0.1,) if function is smoothed_cross_entropy else (0.1, 1.0)
-        with pytest.raises(ValueError, match="5 targets for"):
+        with pytest.raises(ValueError, match=r"5 targets for|targets \(5,\) are not \[N, D\] and \[N\]"):
             function(*states, table, torch.arange(5), *more)
+    with pytest.raises(ValueError, match=r"states \(1, 4, 16\) and targets \(4,\) are not"):
+        smoothed_cross_entropy(x[None], table, ids, 0.1)
     with pytest.raises(ValueError, match="4 targets for states"):
         paired_cross_entropy(x, x[:2], table, ids, 0.1, 1.0)
     few, many = sentences_of([2, 2]), sentences_of([3, 5])

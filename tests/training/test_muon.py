@@ -158,6 +158,14 @@ def test_it_has_all_matrices_of_layers_and_nothing_else() -> None:
     assert {parameter.shape[0] // blocks for parameter, blocks in layer_matrices(model).items()} == {8, 12}
 
 
+def test_it_has_a_matrix_that_is_new_in_a_layer() -> None:
+    model = small_transformer()
+    layer = model.decoder_layers[0]
+    layer.gate, layer.scale = torch.nn.Parameter(torch.ones(3, 8)), torch.nn.Parameter(torch.ones(8))
+    matrices = layer_matrices(model)
+    assert matrices[layer.gate] == 1 and layer.scale not in matrices
+
+
 def test_adam_has_the_rest() -> None:
     model = small_transformer()
     parameters = list(model.parameters())

@@ -26,7 +26,7 @@ from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.text.batching import Batch, Indices, Lengths, collate, pad
 from seq2seq.training.loss import ROW_UNIT
 from seq2seq.training.muon import Muon
-from seq2seq.training.optimizer import load_optimizer_tensors, optimizer_tensors
+from seq2seq.training.optimizer import load_optimizer_tensors, optimizer_bytes, optimizer_tensors
 from seq2seq.training.updates import Step, Updater, shares
 from seq2seq.workers import Workers
 
@@ -225,6 +225,23 @@ def test_another_number_of_workers_goes_on_with_the_moments_of_all_parameters() 
         after = optimizer_tensors(updater.optimizers, model)
     assert after.keys() == saved.adam.keys()
     assert all(int(value) == 2 for name, value in after.items() if name.endswith("/step"))
+
+
+def test_frozen_weights_stay_and_have_no_moments() -> None:
+    model = build_model()
+    frozen = model.target_embedding.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    with updater_for(model, optimizer="muon") as updater:
+        updater.update(PAIRS, EVERYTHING, 1, 0.01)
+        saved = optimizer_tensors(updater.optimizers, model)
+        load_optimizer_tensors(updater.optimizers, model, saved)
+        assert equal(optimizer_tensors(updater.optimizers, model), saved)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == before.keys() - {"target_embedding"} and not frozen.requires_grad
+    assert {name.rpartition("/")[0] for name in saved} == changed
+    steps = sum(value.numel() * value.element_size() for name, value in saved.items() if name.endswith("/step"))
+    size = sum(value.numel() * value.element_size() for value in saved.values())
+    assert optimizer_bytes(updater.config, model) == size - steps
 
 
 def test_muon_takes_the_same_update_however_many_share_it() -> None:
