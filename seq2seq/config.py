@@ -241,6 +241,11 @@ class ModelConfig(Section):
         """K, the size of one head."""
         return self.head_size if self.head_size is not None else self.d_model // self.num_heads
 
+    @property
+    def longest(self) -> int:
+        """The most positions of an input or output, end-of-sentence included; sinusoids have no end."""
+        return self.max_positions if self.positions == "learned" else 2**31
+
 
 class TrainingConfig(Section):
     """Section 5 of the paper, and when to validate, save and stop.

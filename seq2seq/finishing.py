@@ -23,7 +23,7 @@ from seq2seq.model_card import is_card, is_of_another_model, model_card
 from seq2seq.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.resume_rules import check_identity
 from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
-from seq2seq.runtime import describe_hardware
+from seq2seq.runtime import describe_hardware, precision_name
 from seq2seq.text.corpus import TextCorpus
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
@@ -213,7 +213,7 @@ def _info(config: Config, trainer: Trainer, corpora: Corpora, steps: list[int], 
             "seed": config.training.seed,
             "init_from": origin(config, corpora.identity),
             "averaged_steps": steps,
-            "precision": "bf16" if trainer.model.compute_dtype == torch.bfloat16 else "fp32",
+            "precision": precision_name(trainer.model.compute_dtype),
             "hardware": describe_hardware(trainer.device),
             "torch": torch.__version__,
             "peak_memory_bytes": peak_memory_bytes(),

@@ -13,10 +13,10 @@ from seq2seq.errors import OptionError
 MAX_THREADS = 1024
 
 
-def check_threads(threads: int, name: str = "threads") -> None:
+def check_threads(threads: int) -> None:
     """Raises OptionError for a number of threads that is not 0 (one a core) to MAX_THREADS."""
     if not 0 <= threads <= MAX_THREADS:
-        raise OptionError(f"{name} = {threads} must be 0 (one a core) to {MAX_THREADS:,}")
+        raise OptionError(f"threads = {threads} must be 0 (one a core) to {MAX_THREADS:,}")
 
 
 def available_cores() -> int:

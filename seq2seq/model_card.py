@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.config import Config
-from seq2seq.errors import UserError
 from seq2seq.untrusted import MAX_CONFIG_BYTES, read_regular
 
 TITLE = "# A translator from"
@@ -18,7 +17,7 @@ def is_card(path: Path) -> bool:
     """Whether a file is a card of this program; False where it cannot be read: it is left alone."""
     try:
         return read_regular(path, MAX_CONFIG_BYTES).startswith(TITLE.encode())
-    except (OSError, UserError):
+    except OSError:
         return False
 
 

@@ -31,7 +31,7 @@ from seq2seq.preparing import Corpora, prepare
 from seq2seq.resume_rules import check_changes, check_identity, check_settings, tell_changes
 from seq2seq.run import CORPUS, Run, build_model, resume_command
 from seq2seq.run_files import check_place
-from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, set_up_cpu
+from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, precision_name, set_up_cpu
 from seq2seq.text.corpus import source_hashes
 from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
@@ -276,7 +276,7 @@ def _describe(corpora: Corpora, trainer: Trainer, device: torch.device, threads:
     sizes = f"{tokenizer.source_vocab_size:,}"
     if not tokenizer.shared:
         sizes += f" source and {tokenizer.target_vocab_size:,} target"
-    precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
+    precision = precision_name(model.compute_dtype)
     generation = native.generation()
     kernels = f"compiled kernels ({generation})" if generation else "without the compiled kernels"
     if native.are_out_of_date():

@@ -9,19 +9,18 @@ from typing import Any
 
 from seq2seq.config import DATA_PATHS, Config, DataConfig
 from seq2seq.files import RunError
+from seq2seq.recipe import PATHS, SECTIONS
 from seq2seq.text.errors import DataError
 
 # What helps where steps are not finite.
-REMEDIES = {"learning_rate_scale", "clip_norm", "precision"}
+AGAINST_EXPLOSION = {"learning_rate_scale", "clip_norm", "precision"}
 # How long, how often, and where it is computed.
-MAY_CHANGE = REMEDIES | {
+MAY_CHANGE = AGAINST_EXPLOSION | {
     "max_steps", "max_epochs", "max_minutes", "validate_every", "save_every", "log_every", "patience", "keep_last",
     "keep_best", "average", "average_checkpoints", "num_threads", "device", "max_skipped_steps", "preflight",
 }  # fmt: skip
 # Where the files are: hashes in every checkpoint vouch for what is in them.
-PATHS = {
-    "data": {*DATA_PATHS, "downloads"}, "tokenizer": {"source_model", "target_model"}, "training": {"init_from"},
-}  # fmt: skip
+MOVABLE = {**PATHS, "data": (*PATHS["data"], "downloads")}
 # What of [decoding] a validation goes by, and with it which checkpoint is the best and when patience ends. The rest is
 # for the finished model.
 VALIDATED = {"length_penalty", "length_normalization", "max_extra_length", "max_source_length"}
@@ -39,9 +38,9 @@ def settings_of(config: Config) -> str:
     Of files whose path may change, whether there is one.
     """
     kept: dict[str, Any] = {}
-    for section in ("data", "tokenizer", "model", "training", "decoding"):
+    for section in SECTIONS:
         for name, value in getattr(config, section).model_dump(mode="json").items():
-            if name in PATHS.get(section, ()):
+            if name in MOVABLE.get(section, ()):
                 if not _may_vanish(name):
                     kept[f"{section}.{name}"] = bool(value)
             elif not _may_change(section, name, value, None):
@@ -63,7 +62,7 @@ def check_settings(identity: Mapping[str, str], new: Config) -> None:
         if after.get(name, value) != value:
             section, _, field = name.partition(".")
             now = getattr(getattr(new, section), field)
-            began = ("a file" if value else "none") if field in PATHS.get(section, ()) else f"{value!r:.60}"
+            began = ("a file" if value else "none") if field in MOVABLE.get(section, ()) else f"{value!r:.60}"
             raise RunError(
                 f"--resume: config.toml has {name} = {now!r}, but this run began with {began}: put it back, or start "
                 "anew with --overwrite"
@@ -87,7 +86,7 @@ def check_files(data: DataConfig) -> None:
 
 def check_changes(old: Config, new: Config) -> None:
     """Raises RunError, naming the field, where a run cannot go on with another configuration."""
-    for section in ("data", "tokenizer", "model", "training", "decoding"):
+    for section in SECTIONS:
         before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
         for name, value in after.items():
             if before[name] != value and not _may_change(section, name, before[name], value):
@@ -110,20 +109,20 @@ def check_identity(old: Mapping[str, str], new: Mapping[str, str]) -> None:
 
 def tell_changes(old: Config, new: Config, tell: Callable[[str], None]) -> None:
     """Tells of the changes that make another training of the rest."""
-    for name in sorted(REMEDIES):
+    for name in sorted(AGAINST_EXPLOSION):
         before, after = getattr(old.training, name), getattr(new.training, name)
         if before != after:
             tell(f"resuming with training.{name} = {json.dumps(after)} instead of {json.dumps(before)}")
 
 
 def _may_change(section: str, name: str, before: object, after: object) -> bool:
-    if section == "training" and name not in PATHS[section]:
+    if section == "training" and name not in MOVABLE[section]:
         return name in MAY_CHANGE
     if section == "decoding":
         return name not in VALIDATED
     # Files may have moved. But without its path the validation set, or a given tokenizer, would silently be gone, and
     # a run that began with another one's weights would not say so.
-    return name in PATHS.get(section, ()) and (_may_vanish(name) or bool(before) == bool(after))
+    return name in MOVABLE.get(section, ()) and (_may_vanish(name) or bool(before) == bool(after))
 
 
 def _may_vanish(name: str) -> bool:

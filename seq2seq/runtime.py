@@ -45,6 +45,11 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """The name of what `choose_precision` gives: "fp32" or "bf16"."""
+    return "bf16" if dtype == torch.bfloat16 else "fp32"
+
+
 def emulated(dtype: torch.dtype, device: torch.device) -> str | None:
     """A warning where a device computes in bfloat16 without having instructions for it."""
     known = platform.machine() == "x86_64"  # `cpu_has_bf16` knows the instructions of no other architecture

@@ -26,7 +26,7 @@ class UntrustedError(UserError):
 def open_regular(path: Path) -> BufferedReader:
     """Opens a plain file for reading. Raises OSError for anything else, without waiting for it or reading from it."""
     # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         kind = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(kind):

@@ -583,7 +583,8 @@ def test_a_line_is_cut_by_its_pieces_not_its_characters(
     translator = Translator(tiny_run.path, warn=said.append)
     encode = translator.tokenizer.encode_source
     if why == "learned positions":
-        monkeypatch.setattr(translator, "_longest_output", lambda: 5)
+        learned = {"positions": "learned", "max_positions": 5}
+        translator.model.config = translator.model.config.model_copy(update=learned)
     else:
         translator.config = translator.config.model_copy(update={"max_source_length": 20})
         monkeypatch.setattr(translator.tokenizer, "encode_source", lambda lines: [ids * 9 for ids in encode(lines)])

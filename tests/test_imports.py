@@ -27,7 +27,7 @@ ORDER: list[set[str]] = [
     {"run_files"},
     {"run"},
     {"training", "decoding", "finetuning"},
-    {"evaluation", "inspection", "export", "serving", "curves", "preflight", "preparing"},
+    {"evaluation", "inspection", "export", "curves", "preflight", "preparing"},
     {"finishing", "diversifying", "advice"},
     {"pipeline", "verifying"},
     {"progress"},

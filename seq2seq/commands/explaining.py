@@ -118,11 +118,6 @@ def _is_drawn(path: Path) -> bool:
 
 def _draw(explanation: Explanation, path: Path, heads: str | None) -> None:
     from seq2seq.inspection.pictures import draw_attention
-    from seq2seq.text.errors import unwritable
 
-    try:
-        drawn = draw_attention(explanation, path.resolve(), heads)  # type: ignore[arg-type]
-    except OSError as error:
-        raise unwritable(path, error) from None
-    if not drawn:
+    if not draw_attention(explanation, path.resolve(), heads):  # type: ignore[arg-type]
         warn(f"{path}: some characters are in no font that is installed and are drawn as boxes: install Noto Sans")

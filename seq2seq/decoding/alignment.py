@@ -19,7 +19,8 @@ from torch import Tensor
 from seq2seq.config import DecodingConfig
 from seq2seq.errors import OptionError
 from seq2seq.model.attention import AttentionWeights
-from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
+from seq2seq.model.transformer import BOS, EOS, Transformer
+from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import Tokenizer
 
 Links = tuple[tuple[int, int], ...]  # (source word, target word), from 0
@@ -38,9 +39,8 @@ def attention_to_source(
     """
     seen = AttentionWeights()
     device = model.target_embedding.device
-    source = _padded([[*pieces, EOS] for pieces in sources]).to(device)
-    most = model.config.max_positions if model.config.positions == "learned" else None
-    target = _padded([[BOS, *pieces][:most] for pieces in outputs]).to(device)
+    source = pad(sources, end=EOS).to(device)
+    target = pad([pieces[: model.config.longest - 1] for pieces in outputs], start=BOS).to(device)
     model.decoder_states(target, *model.encode(source), attention=seen)
     weights = torch.stack(seen.cross, dim=1).float()  # [B, L, H, T, S]
     sizes = zip(outputs, sources, strict=True)
@@ -150,9 +150,3 @@ def batches_of_pairs(models: Sequence[Transformer], lengths: Sequence[tuple[int,
         batch.append(number)
     if batch:
         yield batch
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """[B, longest], padded at the end."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])

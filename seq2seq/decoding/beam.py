@@ -20,7 +20,6 @@ from seq2seq.decoding import steps
 from seq2seq.decoding.constraints import Constraints
 from seq2seq.decoding.hypotheses import Hypothesis as Hypothesis
 from seq2seq.decoding.hypotheses import Penalty, Trace
-from seq2seq.decoding.hypotheses import length_penalty as length_penalty
 from seq2seq.decoding.options import Normalization
 from seq2seq.decoding.required import round_the_banks
 from seq2seq.decoding.scorer import Decoding, Predictions, Scorer

@@ -99,7 +99,7 @@ class Engine:
         config = model.config
         self.d_model, self.heads, self.size = config.d_model, config.num_heads, config.key_size
         self.target_vocab_size, self.num_layers = model.target_vocab_size, config.num_decoder_layers
-        self.longest = config.max_positions if config.positions == "learned" else 2**31
+        self.longest = config.longest
         encoder = [layer for layer in model.encoder_layers if isinstance(layer, EncoderLayer)]
         decoder = [layer for layer in model.decoder_layers if isinstance(layer, DecoderLayer)]
         width = self.heads * self.size

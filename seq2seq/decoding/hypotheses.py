@@ -32,14 +32,12 @@ class Hypothesis:
     piece_log_probabilities: tuple[float, ...]
 
 
-def length_penalty(length: int, alpha: float, normalization: Normalization = "wu") -> float:
-    """((5 + |y|) / 6)^alpha, or |y|^alpha for "power", for an output of `length` pieces, end-of-sentence included."""
-    return Penalty(alpha, normalization)(float(length))
-
-
 @dataclass(frozen=True)
 class Penalty:
-    """What log-probabilities are divided by. It never falls as outputs grow: early stopping relies on that."""
+    """What log-probabilities are divided by: ((5 + |y|) / 6)^alpha, or |y|^alpha for "power".
+
+    It never falls as outputs grow: early stopping relies on that.
+    """
 
     alpha: float
     normalization: Normalization = "wu"

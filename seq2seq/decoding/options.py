@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """How to search. `None` takes the run's own `[decoding]` value.
 

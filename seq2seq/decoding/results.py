@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from seq2seq.decoding.alignment import Links
+from seq2seq.decoding.asking import Line
 from seq2seq.decoding.demands import Demands
 from seq2seq.decoding.hypotheses import Hypothesis
 from seq2seq.decoding.options import Translation, TranslationResult
@@ -20,30 +21,26 @@ def texts_of(tokenizer: Tokenizer, outputs: Sequence[Sequence[int]]) -> list[str
 
 def result_of(
     number: int,
-    line: str,
-    source: Sequence[int],
-    complete: bool,
-    possible: bool,
-    prefix: Sequence[int],
+    text: str,
+    line: Line,
     hypotheses: Sequence[Hypothesis],
     links: Sequence[Links] | None,
-    demands: Demands,
     warn: Callable[[str], None],
 ) -> TranslationResult:
-    """The result for a line, `number` from 0, whose pieces are `source`; an empty line has no hypotheses.
+    """The result for a line, `number` from 0, with the text that was given; an empty line has no hypotheses.
 
-    complete: the source was not cut. possible: what was asked for could be; else it has been told. prefix: the pieces
-    that each hypothesis had to begin with. A loop ends a text only behind what was asked for.
+    A loop ends a text only behind what was asked for.
     """
+    demands, prefix, possible = line.demands, line.prefix, line.possible
     if not hypotheses:
         asked = demands.required is not None or bool(prefix) or demands.options.min_length > 0 or not possible
         if asked and possible:
             warn(f"line {number + 1} is empty, and so is its translation, whatever was asked for")
         empty = Translation("", 0.0, 0.0, (), (), True, not asked, alignment=None if links is None else ())
-        return TranslationResult(line, (empty,))
+        return TranslationResult(text, (empty,))
     ends = [loop_end(one.pieces, demands.asked_for(one.pieces, prefix)) for one in hypotheses]
     loops = [_loops(one.pieces, len(prefix), demands) for one in hypotheses]
-    if (any(ends) or any(loops)) and loop_end(source) is not None:  # what the source repeats is no fault
+    if (any(ends) or any(loops)) and loop_end(line.source.tolist()) is not None:  # what the source repeats is no fault
         ends, loops = [None] * len(hypotheses), [False] * len(hypotheses)
     texts = texts_of(demands.tokenizer, [one.pieces[:end] for one, end in zip(hypotheses, ends, strict=True)])
     aligned = [None] * len(hypotheses) if links is None else links
@@ -57,7 +54,7 @@ def result_of(
     if possible and not translations[0].satisfied:
         unmet = demands.unmet(hypotheses[0].pieces[: ends[0]], texts[0])
         warn(f"line {number + 1}: the search found no translation as asked for; this one {unmet}")
-    return TranslationResult(line, translations, complete)
+    return TranslationResult(text, translations, line.complete)
 
 
 def _loops(pieces: Sequence[int], prefix: int, demands: Demands) -> bool:

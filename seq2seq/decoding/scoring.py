@@ -17,6 +17,7 @@ from seq2seq.decoding.options import Score
 from seq2seq.model import native
 from seq2seq.model.packed import Sentences
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
+from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import Tokenizer
 from seq2seq.workers import Workers
 
@@ -70,11 +71,6 @@ def _log_probabilities(logits: Tensor, pieces: Tensor) -> Tensor:
     return nll.neg()
 
 
-def longest_output(model: Transformer) -> int:
-    """The most positions that a decoder has, end-of-sentence included; sinusoids have no end."""
-    return model.config.max_positions if model.config.positions == "learned" else 2**31
-
-
 def score_pieces(
     models: Sequence[Transformer], sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]], tokens: int
 ) -> list[list[float]]:
@@ -87,9 +83,9 @@ def score_pieces(
     device = models[0].target_embedding.device
 
     def score(batch: list[int]) -> Tensor:
-        source = _padded([[*sources[i], EOS] for i in batch]).to(device)
-        target_output = _padded([outputs[i] for i in batch]).to(device)
-        target_input = _padded([[BOS, *outputs[i][:-1]] for i in batch]).to(device)
+        source = pad([sources[i] for i in batch], end=EOS).to(device)
+        target_output = pad([outputs[i] for i in batch]).to(device)
+        target_input = pad([outputs[i][:-1] for i in batch], start=BOS).to(device)
         return mean([score_batch(model, source, target_input, target_output, rows) for model in models])
 
     batches = list(_batches([(len(s) + 1, len(o)) for s, o in zip(sources, outputs, strict=True)], tokens))
@@ -118,11 +114,6 @@ def _batches(sizes: Sequence[tuple[int, int]], tokens: int) -> Iterator[list[int
         yield batch
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
-
-
 def score_lines(
     models: Sequence[Transformer],
     tokenizer: Tokenizer,
@@ -135,7 +126,7 @@ def score_lines(
     """Scores of (source, target) lines; `start` is the number of the first. warn: told of lines that are
     cut, and of text that the model does not know.
     """
-    longest = min([config.max_source_length, *(longest_output(model) - 1 for model in models)])
+    longest = min([config.max_source_length, *(model.config.longest - 1 for model in models)])
     sources, targets = ([line if line.strip() else "" for line in side] for side in zip(*pairs, strict=True))
     encoded = tokenizer.encode_source(sources), tokenizer.encode_target(targets)
     whole = [max(len(source), len(target)) <= longest for source, target in zip(*encoded, strict=True)]

@@ -32,14 +32,14 @@ from seq2seq.decoding.options import (
 from seq2seq.decoding.repetition import loop_end, loop_warning
 from seq2seq.decoding.results import result_of, texts_of
 from seq2seq.decoding.sampling import drawing, sentence_seed
-from seq2seq.decoding.scoring import longest_output, score_lines
+from seq2seq.decoding.scoring import score_lines
 from seq2seq.decoding.searching import BatchSearch, penalty_of
 from seq2seq.decoding.twins import scorer_for
 from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
-from seq2seq.runtime import Precision, choose_device, choose_precision, emulated
+from seq2seq.runtime import Precision, choose_device, choose_precision, emulated, precision_name
 from seq2seq.text.batching import pad
 from seq2seq.text.reading import is_tsv
 from seq2seq.text.tokenizer import EOS, Tokenizer
@@ -126,7 +126,7 @@ class Translator:
     @property
     def precision(self) -> str:
         """Of matrix products: "fp32" or "bf16"."""
-        return "bf16" if self.model.compute_dtype == torch.bfloat16 else "fp32"
+        return precision_name(self.model.compute_dtype)
 
     def translate(
         self,
@@ -164,9 +164,11 @@ class Translator:
             raise OptionError(f"prefix has {len(prefix)} texts: give one, or one for each of {len(lines)} lines")
         phrases, requires = _phrases_of(require, len(lines))
         options = Options(
-            beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed, length_normalization,
-            min_length, max_length, one_prefix, _phrases(ban), phrases, no_repeat_ngram, diverse,
-            diversity_penalty, alignments,
+            beam_size=beam_size, length_penalty=length_penalty, n_best=n_best, sample=sample, temperature=temperature,
+            top_k=top_k, top_p=top_p, seed=seed, length_normalization=length_normalization, min_length=min_length,
+            max_length=max_length, prefix=one_prefix, ban=_phrases(ban), require=phrases,
+            no_repeat_ngram=no_repeat_ngram, diverse=diverse, diversity_penalty=diversity_penalty,
+            alignments=alignments,
         )  # fmt: skip
         return list(self.stream(lines, options, None if isinstance(prefix, str) else prefix, requires=requires))
 
@@ -301,25 +303,14 @@ class Translator:
         links = self._align(lines, asked, found) if demands.options.alignments else None
         return [
             result_of(
-                start + number,
-                line,
-                asked[number].source.tolist(),
-                asked[number].complete,
-                asked[number].possible,
-                asked[number].prefix,
-                found[number],
-                None if links is None else links[number],
-                asked[number].demands,
-                self.warn,
+                start + number, line, asked[number], found[number], None if links is None else links[number], self.warn
             )
             for number, line in enumerate(lines)
         ]
 
     def _asking(self, requested: Sequence[Request], start: int, demands: Demands) -> list[Line]:
-        return Asking(self.tokenizer, self.config, self._longest_output(), self.warn)(requested, start, demands)
-
-    def _longest_output(self) -> int:
-        return min(longest_output(model) for model in self.models)
+        longest = min(model.config.longest for model in self.models)
+        return Asking(self.tokenizer, self.config, longest, self.warn)(requested, start, demands)
 
     def _batches(self, lengths: np.ndarray[tuple[int], np.dtype[np.int64]], options: Options) -> Iterator[list[int]]:
         """Lines of similar length, longest first; empty lines are in no batch."""

@@ -20,7 +20,8 @@ from torch import Tensor
 from seq2seq.config import DecodingConfig
 from seq2seq.decoding.translator import Translator
 from seq2seq.export.sentences import Sentences
-from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
+from seq2seq.model.transformer import BOS, EOS, Transformer
+from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import Tokenizer
 
 BATCH = 16  # sentences that are computed together
@@ -92,9 +93,7 @@ def translate_both(
     ids = {piece: i for i, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_vocab_size)))}
     best = [result.hypotheses[0] for result in found]
     ours = [[ids[piece] for piece in one.pieces] + [EOS] * one.ended for one in best]
-    longest = decoding.max_source_length
-    if model.config.positions == "learned":
-        longest = min(longest, model.config.max_positions - 1)
+    longest = min(decoding.max_source_length, model.config.longest - 1)
     sources = [pieces[:longest] for pieces in tokenizer.encode_source(list(lines))]
     limits = [longest_output(model, decoding, len(source)) for source in sources]
     theirs: list[list[int]] = [[] for _ in sources]
@@ -108,8 +107,7 @@ def translate_both(
 
 def longest_output(model: Transformer, decoding: DecodingConfig, source_pieces: int) -> int:
     """Pieces that an output may have, end-of-sentence included."""
-    limit = source_pieces + decoding.max_extra_length
-    return min(limit, model.config.max_positions) if model.config.positions == "learned" else limit
+    return min(source_pieces + decoding.max_extra_length, model.config.longest)
 
 
 def batches(sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -119,19 +117,12 @@ def batches(sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         yield order[start : start + BATCH]
 
 
-def padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """[B, T], padded at the end."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
-
-
 @torch.inference_mode()
 def our_logits(
     model: Transformer, sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Our logits for given outputs, [B, T, V], with the source [B, S] and the target input [B, T] that they are of."""
-    source = padded([[*row, EOS] for row in sources])
-    target_input = padded([[BOS, *row[:-1]] for row in outputs])
+    source, target_input = pad(sources, end=EOS), pad([row[:-1] for row in outputs], start=BOS)
     return model(source, target_input), source, target_input
 
 
@@ -177,7 +168,7 @@ def log_probability_errors(
     for batch in batches(outputs.sources):
         sources, ours = [outputs.sources[i] for i in batch], [outputs.ours[i] for i in batch]
         logits, _, _ = our_logits(model, sources, ours)
-        own = logits.log_softmax(2, dtype=torch.float32).gather(2, padded(ours)[..., None]).squeeze(2)
+        own = logits.log_softmax(2, dtype=torch.float32).gather(2, pad(ours)[..., None]).squeeze(2)
         for row, other, ids in zip(own.tolist(), theirs(sources, ours), ours, strict=True):
             errors.extend(x - y for x, y in zip(row, other, strict=False))
             missing += len(other) != len(ids)

@@ -129,7 +129,10 @@ class CTranslate2Translator:
         seed: int = 1,
     ) -> list[TranslationResult]:
         """Translates lines, all at once; one result a line, in order. Raises ValueError for options out of range."""
-        options = Options(beam_size, length_penalty, n_best, sample, temperature, top_k, top_p, seed)
+        options = Options(
+            beam_size=beam_size, length_penalty=length_penalty, n_best=n_best, sample=sample, temperature=temperature,
+            top_k=top_k, top_p=top_p, seed=seed,
+        )  # fmt: skip
         return list(self.stream(lines, options))
 
     def stream(
@@ -175,8 +178,8 @@ class CTranslate2Translator:
     def _encode(self, lines: list[str], start: int) -> tuple[list[list[str]], list[bool]]:
         """Source pieces as CTranslate2 wants them, cut where they are too many; and which of them are whole."""
         longest, field = self.config.max_source_length, "decoding.max_source_length"
-        if self._longest_output() - 1 < longest:
-            longest, field = self._longest_output() - 1, "model.max_positions, as its positions are learned"
+        if self.run.config.model.longest - 1 < longest:
+            longest, field = self.run.config.model.longest - 1, "model.max_positions, as its positions are learned"
         encoded = self.tokenizer.encode_source([line if line.strip() else "" for line in lines])
         for number, (line, ids) in enumerate(zip(lines, encoded, strict=True), start + 1):
             if len(ids) > longest:
@@ -186,13 +189,9 @@ class CTranslate2Translator:
         pieces = [[self.source_pieces[i] for i in ids[:longest]] for ids in encoded]
         return pieces, [len(ids) <= longest for ids in encoded]
 
-    def _longest_output(self) -> int:
-        model = self.run.config.model
-        return model.max_positions if model.positions == "learned" else 2**31
-
     def _limit(self, source: Sequence[str]) -> int:
         """Pieces that an output may have, end-of-sentence included."""
-        return min(len(source) + self.config.max_extra_length, self._longest_output())
+        return min(len(source) + self.config.max_extra_length, self.run.config.model.longest)
 
     def _batches(self, sources: list[list[str]], options: Options) -> Iterator[list[int]]:
         """Lines of similar length, longest first, at least a batch a thread; empty lines are in no batch."""

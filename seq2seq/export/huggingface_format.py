@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq.config import Config
-from seq2seq.export.certificate import padded
 from seq2seq.export.ctranslate2_format import longest_input
 from seq2seq.export.errors import ExportError
 from seq2seq.export.packages import need
 from seq2seq.model.attention import MultiHeadAttention
 from seq2seq.model.layers import DecoderLayer, EncoderLayer, LayerNorm
 from seq2seq.model.transformer import Transformer
+from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 
@@ -51,10 +51,6 @@ def check_expressible(config: Config, tokenizer: Tokenizer) -> None:
                 f"the source tokenizer calls piece {id_} {names[0]!r}, the target tokenizer {names[1]!r}: a Hugging "
                 "Face tokenizer has one name for both; learn both tokenizers with the same names"
             )
-
-
-def class_name(config: Config) -> str:
-    return "MarianMTModel" if config.model.norm == "post" else "PegasusForConditionalGeneration"
 
 
 def write_huggingface(folder: Path, model: Transformer, tokenizer: Tokenizer, config: Config) -> None:
@@ -253,7 +249,7 @@ class HuggingFaceModel:
 
     def greedy(self, sources: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
         """As `CTranslate2Model.greedy`."""
-        batch = padded([[*source, EOS] for source in sources])
+        batch = pad(sources, end=EOS)
         with quiet(), torch.inference_mode():
             generated = self.model.generate(
                 input_ids=batch,

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.decoding.options import Normalization, Options, text_of
-from seq2seq.decoding.scoring import longest_output
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError
 from seq2seq.inspection.labels import printable
@@ -145,9 +144,8 @@ def explain_translation(
     source_ids = tokenizer.encode_source([source])[0]
     _check_length("sentence", len(source_ids), model, translator.config.max_source_length)
     if target is None:
-        output = _found(
-            translator, source, Options(beam_size, length_penalty, length_normalization=length_normalization)
-        )
+        options = Options(beam_size=beam_size, length_penalty=length_penalty, length_normalization=length_normalization)
+        output = _found(translator, source, options)
     else:
         output = _Output(target, [*tokenizer.encode_target([target])[0], EOS], True)
     _check_length("translation", len(output.ids) - (output.ids[-1:] == [EOS]), model)
@@ -189,7 +187,7 @@ def _with_unknown(pieces: Sequence[str], unknown: Mapping[int, str]) -> list[str
 
 
 def _check_length(what: str, pieces: int, model: Transformer, configured: int = MOST_PIECES) -> None:
-    most = min(MOST_PIECES - 1, configured, longest_output(model) - 1)  # end-of-sentence comes on top
+    most = min(MOST_PIECES - 1, configured, model.config.longest - 1)  # end-of-sentence comes on top
     if pieces > most:
         raise OptionError(f"the {what} has {pieces:,} pieces; at most {most:,} can be looked at: give a shorter one")
 

@@ -156,7 +156,9 @@ def pack(
     return torch.from_numpy(packed), torch.from_numpy(starts)
 
 
-def pad(sequences: list[NDArray[np.int32]], *, start: int | None = None, end: int | None = None) -> Tensor:
+def pad(
+    sequences: Sequence[Sequence[int] | NDArray[np.int32]], *, start: int | None = None, end: int | None = None
+) -> Tensor:
     """[B, longest + special ids] int64; padding stands at the end."""
     offset = int(start is not None)
     longest = max(len(sequence) for sequence in sequences) + offset + int(end is not None)

@@ -163,10 +163,6 @@ class Tokenizer:
         """
         return _spans(self.source, line)
 
-    def target_spans(self, line: str) -> list[tuple[int, int]]:
-        """The same for a line of the other side."""
-        return _spans(self.target, line)
-
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, `▁` for a space."""
         return [str(self.target.id_to_piece(int(i))) for i in ids]

@@ -9,11 +9,12 @@ import torch
 
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
+from seq2seq.runtime import precision_name
 
 
 def environment(model: Transformer, device: torch.device, workers: int) -> dict[str, Any]:
     """Of a training here. workers: how many threads compute parts of a step side by side."""
-    precision = "bf16" if model.compute_dtype == torch.bfloat16 else "fp32"
+    precision = precision_name(model.compute_dtype)
     if device.type == "cuda":
         return {"precision": precision, "device": torch.cuda.get_device_name(device), "torch": torch.__version__}
     return {

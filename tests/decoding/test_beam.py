@@ -6,8 +6,9 @@ from helpers import every_output
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2seq.decoding.beam import beam_search, greedy_search, length_penalty
+from seq2seq.decoding.beam import beam_search, greedy_search
 from seq2seq.decoding.engine import Engine, EngineDecoding
+from seq2seq.decoding.hypotheses import Penalty
 from seq2seq.decoding.scorer import TransformerDecoding, largest
 from seq2seq.model.transformer import BOS, EOS, PAD, UNK
 
@@ -101,8 +102,7 @@ def test_a_beam_of_full_width_is_exhaustive_search(make_model, make_source, seed
     source = make_source(seed, vocab_size, [4])
     everything = every_output(model, source, limit)
     expected = sorted(
-        (total / length_penalty(len(pieces) + ended, alpha), pieces, ended)
-        for (pieces, ended), total in everything.items()
+        (total / Penalty(alpha)(len(pieces) + ended), pieces, ended) for (pieces, ended), total in everything.items()
     )[::-1]
     [found] = beam_search(model, source, [limit], beam_size=len(expected), length_penalty=alpha, n_best=len(expected))
     assert {outcome(h) for h in found} == set(everything)
@@ -286,9 +286,9 @@ def test_decoding_a_model_in_training_mode_is_refused(make_model, make_source):
 
 
 def test_length_penalty_is_that_of_wu_et_al():
-    assert length_penalty(1, 0.6) == 1.0
-    assert length_penalty(19, 0.5) == pytest.approx(2.0)
-    assert length_penalty(7, 0.0) == 1.0
+    assert Penalty(0.6)(1) == 1.0
+    assert Penalty(0.5)(19) == pytest.approx(2.0)
+    assert Penalty(0.0)(7) == 1.0
 
 
 @given(

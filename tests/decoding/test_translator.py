@@ -31,6 +31,7 @@ from seq2seq.decoding.alignment import (
     words_of,
 )
 from seq2seq.decoding.alignment_heads import choose_alignment_head, information
+from seq2seq.decoding.asking import Line
 from seq2seq.decoding.demands import Demands
 from seq2seq.decoding.hypotheses import Hypothesis
 from seq2seq.decoding.options import Options
@@ -351,7 +352,8 @@ def test_a_loop_before_a_required_phrase_is_told_of_and_not_cut(translator: Tran
     assert demands.required is not None
     before = Hypothesis((*[4] * 9, *demands.required.phrases[0]), True, -1.0, -1.0, (-0.1,) * 12)
     warnings.clear()
-    found = result_of(0, LINE, [5, 6], True, True, [], [before], None, demands, warnings.append)
+    line = Line(np.array([5, 6], dtype=np.int32), [], False, 20, demands)
+    found = result_of(0, LINE, line, [before], None, warnings.append)
     assert found.hypotheses[0].repetition and found.hypotheses[0].satisfied and "König" in found.text
     assert warnings == ["line 1 runs into a loop before a phrase that was required, and is not cut"]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
@@ -25,6 +26,7 @@ from seq2seq.evaluation.metrics import (
     corpus_bleu,
     parse_metrics,
 )
+from seq2seq.evaluation.significance import randomization_p_value
 from seq2seq.evaluation.tokenization import tokenize_remark, try_tokenize, usual_tokenize
 from seq2seq.text.errors import DataError
 
@@ -136,18 +138,17 @@ def test_p_values_are_nearly_those_of_the_sacrebleu_commands_randomisation(tmp_p
 
 def test_equally_good_systems_are_told_apart_as_rarely_as_the_p_value_says() -> None:
     """Of 200 pairs that differ by chance alone, p < 0.05 in 10; a one-sided count would have 20."""
-    other = corrupted(REFERENCES, 0.3, seed=4)
-    generator, found = random.Random(9), []
+    metric, generator, found = BLEU(), np.random.default_rng(9), []
+    one, other = (
+        np.array(metric._extract_corpus_statistics(system, [REFERENCES]))
+        for system in (HYPOTHESES, corrupted(REFERENCES, 0.3, seed=4))
+    )
     for _ in range(200):
-        swapped = [generator.random() < 0.5 for _ in REFERENCES]
-        pair = [
-            [(one, two)[swap != second] for one, two, swap in zip(HYPOTHESES, other, swapped, strict=True)]
-            for second in (False, True)
-        ]
-        found.append(compare_systems(pair, [REFERENCES], ("bleu",), num_samples=100)[1]["bleu"].p_value)
-    below = sum(p is not None and p < 0.05 for p in found)
-    assert 2 <= below <= 19  # 10 but for three standard errors
-    assert max(p or 0 for p in found) > 0.9
+        swapped = generator.random((len(REFERENCES), 1)) < 0.5
+        pair = np.where(swapped, one, other), np.where(swapped, other, one)
+        found.append(randomization_p_value(metric, *pair, num_trials=100, seed="12345"))
+    assert 2 <= sum(p < 0.05 for p in found) <= 19  # 10 but for three standard errors
+    assert max(found) > 0.9
 
 
 @pytest.mark.parametrize("seed", ["12345", "0", "None"])

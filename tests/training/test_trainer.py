@@ -926,18 +926,18 @@ def test_a_validation_counts_once_where_a_run_is_resumed_shortly_before_its_plan
     tmp_path: Path, clock: FakeClock
 ) -> None:
     def evaluate(model: Transformer) -> float:
-        clock.now += 30
+        clock.now += 6
         return 1.0
 
-    config = settings(max_minutes=10, schedule="cosine", warmup_steps=60, validate_every=100)
+    config = settings(max_minutes=2, schedule="cosine", warmup_steps=12, validate_every=20)
     more: dict[str, Any] = {"train": SMALL, "valid": Copies(5, DIGITS), "evaluate": evaluate}
     whole = trainer_for(tmp_path / "whole", config, **more)
     horizon = whole.train().horizon
     assert horizon is not None
     plan, remark = listener(whole).messages[:2]
     assert plan.startswith(f"planned {horizon} steps")
-    assert remark.startswith("without validations there would be 540: one takes 30 s; raise training.validate_every")
-    first = trainer_for(tmp_path / "run", config, **more, stop=stop_after(57))
+    assert remark.startswith("without validations there would be 108: one takes 6 s; raise training.validate_every")
+    first = trainer_for(tmp_path / "run", config, **more, stop=stop_after(9))
     with pytest.raises(Interrupted):
         first.train()
     again = trainer_for(tmp_path / "run", config, **more)
