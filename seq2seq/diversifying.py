@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from seq2seq.atomic import left_behind
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import UnwrittenError, locked, replacing
 from seq2seq.kept_translations import Kept, Translations
+from seq2seq.run_folder.files import UnwrittenError, locked, replacing
 from seq2seq.text.reading import aligned_files, read_lines
 from seq2seq.untrusted import check_links
 

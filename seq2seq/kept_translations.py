@@ -15,7 +15,7 @@ from typing import BinaryIO
 from pydantic import TypeAdapter
 
 from seq2seq.errors import UserError, unreadable
-from seq2seq.files import naming
+from seq2seq.run_folder.files import naming
 from seq2seq.untrusted import check_links, open_regular
 
 Translations = Sequence[str | None]  # of a line; None for one that is no good

@@ -14,24 +14,24 @@ from pathlib import Path
 
 import torch
 
-from seq2seq.advice import about_corpora, about_settings
 from seq2seq.config import Config, ModelConfig
 from seq2seq.decoding.translator import Options, Translator
 from seq2seq.decoding.twins import mismatch
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.evaluation.tokenization import try_tokenize
-from seq2seq.files import UnwrittenError
-from seq2seq.finetuning import Hashes, InitialRun, all_sources, initial_run
-from seq2seq.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model.twins import TOLERANCE, packed_difference
-from seq2seq.preflight import longest_sentences, preflight
-from seq2seq.preparing import Corpora, prepare
-from seq2seq.resume_rules import check_changes, check_identity, check_settings, tell_changes
 from seq2seq.run import CORPUS, Run, build_model, resume_command
-from seq2seq.run_files import check_place
+from seq2seq.run_folder.files import UnwrittenError
+from seq2seq.run_folder.resume_rules import check_changes, check_identity, check_settings, tell_changes
+from seq2seq.run_folder.run_files import check_place
 from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, precision_name, set_up_cpu
+from seq2seq.stages.advice import about_corpora, about_settings
+from seq2seq.stages.finetuning import Hashes, InitialRun, all_sources, initial_run
+from seq2seq.stages.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
+from seq2seq.stages.preflight import longest_sentences, preflight
+from seq2seq.stages.preparing import Corpora, prepare
 from seq2seq.text.corpus import source_hashes
 from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split

@@ -16,7 +16,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from seq2seq.config import Config
-    from seq2seq.finishing import Outcome
+    from seq2seq.stages.finishing import Outcome
 
 
 DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -21,12 +21,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from seq2seq.checkpoints import MODEL, OPTIMIZER
 from seq2seq.config import Config
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import file_hash, write_atomic
 from seq2seq.recipe import dump_config
 from seq2seq.run import Run
+from seq2seq.run_folder.checkpoints import MODEL, OPTIMIZER
+from seq2seq.run_folder.files import file_hash, write_atomic
 from seq2seq.training.state import TIMINGS
 from seq2seq.version import __version__
 

@@ -31,7 +31,7 @@ def the_machine_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if matplotlib were not installed: drawing takes longer than training here."""
-    monkeypatch.setitem(sys.modules, "seq2seq.curves", None)
+    monkeypatch.setitem(sys.modules, "seq2seq.stages.curves", None)
 
 
 LEXICON = {

@@ -10,9 +10,9 @@ import pytest
 from helpers import Listener
 
 from seq2seq import pipeline
-from seq2seq.advice import about_settings
 from seq2seq.config import Config
 from seq2seq.recipe import build_config
+from seq2seq.stages.advice import about_settings
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "tokenizer": {"vocab_size": 60},

@@ -1116,7 +1116,7 @@ def test_a_signal_that_a_library_makes_an_error_of_is_told_as_what_it_is(
         except KeyboardInterrupt:
             raise UserError("the training corpus has no text") from None
 
-    monkeypatch.setattr("seq2seq.preparing.Tokenizer.learn", learn)
+    monkeypatch.setattr("seq2seq.stages.preparing.Tokenizer.learn", learn)
     result = in_corpus("recipe.toml", "--run-dir", tmp_path / "run")
     one_line(result, 130, "interrupted")
 

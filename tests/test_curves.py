@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from seq2seq.run import Run
 
-curves = pytest.importorskip("seq2seq.curves", reason="matplotlib is an extra")
+curves = pytest.importorskip("seq2seq.stages.curves", reason="matplotlib is an extra")
 anything = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
 )

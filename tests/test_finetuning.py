@@ -20,10 +20,10 @@ from seq2seq import pipeline
 from seq2seq.cli import app
 from seq2seq.config import Config, ConfigError
 from seq2seq.errors import UserError
-from seq2seq.files import RunError
-from seq2seq.finishing import _worse_than_at_first
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import Run
+from seq2seq.run_folder.files import RunError
+from seq2seq.stages.finishing import _worse_than_at_first
 from seq2seq.text.corpus import hash_sources
 from seq2seq.training.state import Interrupted, TrainingState
 from seq2seq.training.validation import validation_loss
@@ -65,7 +65,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "seq2seq.curves", None)
+        patch.setitem(sys.modules, "seq2seq.stages.curves", None)
         train(configured(written(folder / "data", FIRST)), folder / "run")
     return folder / "run"
 

@@ -26,10 +26,10 @@ from seq2seq.config import Config
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.evaluation.metrics import corpus_bleu
-from seq2seq.files import RunError
-from seq2seq.finishing import Outcome
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import CORPUS, LOCK, Run
+from seq2seq.run_folder.files import RunError
+from seq2seq.stages.finishing import Outcome
 from seq2seq.text.corpus import hash_sources
 from seq2seq.text.errors import DataError
 from seq2seq.training.averaging import average_checkpoints
@@ -134,7 +134,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: dict[str, str]) -> 
     config = configured({**data, **write_sides(folder.parent, "test", TEST)})
     listener = Listener()
     with pytest.MonkeyPatch.context() as patch:
-        patch.delitem(sys.modules, "seq2seq.curves", raising=False)
+        patch.delitem(sys.modules, "seq2seq.stages.curves", raising=False)
         outcome = train(config, folder, listener)
     return Finished(config, folder, outcome, listener)
 
@@ -261,7 +261,7 @@ def test_a_kill_before_the_model_card_leaves_it_to_the_resumed_run(
     copied: Path, finished: Finished, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
-    monkeypatch.delitem(sys.modules, "seq2seq.curves", raising=False)
+    monkeypatch.delitem(sys.modules, "seq2seq.stages.curves", raising=False)
     card, curves = copied / "README.md", copied / "curves.png"
     expected = card.read_text(encoding="utf-8")
     if left == "nothing":
@@ -319,8 +319,8 @@ def test_a_run_goes_on_though_model_json_lacks_what_was_trained(copied: Path, fi
 def test_a_matplotlib_that_does_not_work_is_told_and_costs_the_curves_alone(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = types.ModuleType("seq2seq.curves")  # from which nothing can be imported
-    monkeypatch.setitem(sys.modules, "seq2seq.curves", broken)
+    broken = types.ModuleType("seq2seq.stages.curves")  # from which nothing can be imported
+    monkeypatch.setitem(sys.modules, "seq2seq.stages.curves", broken)
     listener = Listener()
     outcome = train(configured(data), tmp_path / "run", listener)
     assert outcome.state.finished and (tmp_path / "run" / "README.md").exists()

@@ -14,10 +14,13 @@ from helpers import Copies, Listener
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq import machine, pipeline, preflight
+from seq2seq import machine, pipeline
 from seq2seq.config import Config, ModelConfig, TrainingConfig
 from seq2seq.model.transformer import Transformer
-from seq2seq.preflight import (
+from seq2seq.recipe import build_config
+from seq2seq.run import Run
+from seq2seq.stages import preflight
+from seq2seq.stages.preflight import (
     Forecast,
     MemoryForecastError,
     check_memory,
@@ -26,8 +29,6 @@ from seq2seq.preflight import (
     longest_sentences,
     training_time,
 )  # fmt: skip
-from seq2seq.recipe import build_config
-from seq2seq.run import Run
 from seq2seq.text.batching import plan_epoch
 from seq2seq.training import updates
 from seq2seq.training.state import Interrupted

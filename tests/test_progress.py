@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from seq2seq.config import Config
-from seq2seq.finishing import Example, Outcome
 from seq2seq.progress import TrainingProgress, describe_outcome
 from seq2seq.recipe import build_config
 from seq2seq.run import Run
+from seq2seq.stages.finishing import Example, Outcome
 from seq2seq.training.trainer import TrainingState
 
 RECORD: dict[str, Any] = {

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from seq2seq.config import DATA_PATHS, DataConfig, DecodingConfig, TrainingConfig
-from seq2seq.files import RunError
 from seq2seq.recipe import build_config, dump_config, parse_config
-from seq2seq.resume_rules import (
+from seq2seq.run_folder.files import RunError
+from seq2seq.run_folder.resume_rules import (
     HASHED,
     MAY_CHANGE,
     SETTINGS,
@@ -112,5 +112,5 @@ def test_a_file_that_is_there_and_cannot_be_reached_is_left_to_the_reader(monkey
     def refuse(path: str) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("seq2seq.resume_rules.os.stat", refuse)
+    monkeypatch.setattr("seq2seq.run_folder.resume_rules.os.stat", refuse)
     check_files(DataConfig().model_copy(update={"train_source": "locked/train.en"}))

@@ -19,13 +19,16 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seq2seq import checkpoints as checkpoints_module
-from seq2seq import files as files_module
-from seq2seq import run_files
-from seq2seq.checkpoints import Checkpoint
 from seq2seq.config import Config, ModelConfig, TokenizerConfig
 from seq2seq.errors import UserError
-from seq2seq.files import (
+from seq2seq.model.layers import FeedForward
+from seq2seq.recipe import build_config
+from seq2seq.run import FORMAT_VERSION, Run, build_model, load_weights
+from seq2seq.run_folder import checkpoints as checkpoints_module
+from seq2seq.run_folder import files as files_module
+from seq2seq.run_folder import run_files
+from seq2seq.run_folder.checkpoints import Checkpoint
+from seq2seq.run_folder.files import (
     RunError,
     file_hash,
     locked,
@@ -36,9 +39,6 @@ from seq2seq.files import (
     write_json,
     write_tensors,
 )
-from seq2seq.model.layers import FeedForward
-from seq2seq.recipe import build_config
-from seq2seq.run import FORMAT_VERSION, Run, build_model, load_weights
 from seq2seq.text.tokenizer import Tokenizer
 
 SMALL = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 1, "num_decoder_layers": 1}
@@ -332,7 +332,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from seq2seq.errors import UserError
-from seq2seq.files import write_atomic
+from seq2seq.run_folder.files import write_atomic
 from seq2seq.run import Run
 
 folder = Path(sys.argv[1])

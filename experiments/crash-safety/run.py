@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2seq.files import RunError, write_atomic
 from seq2seq.run import Run
+from seq2seq.run_folder.files import RunError, write_atomic
 from seq2seq.runtime import describe_hardware
 from seq2seq.verifying import fingerprints
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from run import DATA, RECIPES, check_settings, seq2seq
 
-from seq2seq.files import write_atomic
 from seq2seq.recipe import load_config
+from seq2seq.run_folder.files import write_atomic
 from seq2seq.text.download import ensure_downloads
 
 TEACHERS_SEARCH = ("--beam-size", "5", "--length-penalty", "1.8")

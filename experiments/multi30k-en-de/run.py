@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seq2seq.config import Config
-from seq2seq.files import write_atomic
 from seq2seq.recipe import build_config, load_config
+from seq2seq.run_folder.files import write_atomic
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

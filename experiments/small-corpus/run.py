@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seq2seq.files import write_atomic
 from seq2seq.recipe import load_config
+from seq2seq.run_folder.files import write_atomic
 from seq2seq.text.download import ensure_downloads
 from seq2seq.text.reading import read_lines
 

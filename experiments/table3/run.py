@@ -20,7 +20,7 @@ from typing import Any
 
 from rows import BASE, ROWS, Row
 
-from seq2seq.files import write_atomic
+from seq2seq.run_folder.files import write_atomic
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

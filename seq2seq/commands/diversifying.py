@@ -174,8 +174,8 @@ def _key(run: Run, options: Options, precision: Precision) -> str:
     """Of what the translations of a run depend on beside the text, but for what only rounds differently."""
     from dataclasses import asdict
 
-    from seq2seq.checkpoints import MODEL
-    from seq2seq.files import file_hash
+    from seq2seq.run_folder.checkpoints import MODEL
+    from seq2seq.run_folder.files import file_hash
     from seq2seq.runtime import choose_device, choose_precision
     from seq2seq.version import __version__
 

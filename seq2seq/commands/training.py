@@ -191,8 +191,8 @@ def verify_resume(
     import tempfile
 
     from seq2seq import verifying
-    from seq2seq.files import json_bytes
     from seq2seq.recipe import load_config
+    from seq2seq.run_folder.files import json_bytes
     from seq2seq.text.errors import write_result
 
     settings = load_config(config, overrides=set_ or [])

@@ -36,9 +36,9 @@ from seq2seq.decoding.scoring import score_lines
 from seq2seq.decoding.searching import BatchSearch, penalty_of
 from seq2seq.decoding.twins import scorer_for
 from seq2seq.errors import OptionError, SearchOptionError
-from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
+from seq2seq.run_folder.files import RunError
 from seq2seq.runtime import Precision, choose_device, choose_precision, emulated, precision_name
 from seq2seq.text.batching import pad
 from seq2seq.text.reading import is_tsv

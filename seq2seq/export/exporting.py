@@ -27,9 +27,9 @@ from seq2seq.export.folder import CERTIFICATE, check_free, new_folder, writing
 from seq2seq.export.light import FORMAT_VERSION, LightRun, check_quantization
 from seq2seq.export.packages import USE_MKL, need, need_ctranslate2
 from seq2seq.export.sentences import MOST_SENTENCES, Sentences, choose_sentences, made_up_sentences
-from seq2seq.files import file_hash, write_json
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
+from seq2seq.run_folder.files import file_hash, write_json
 from seq2seq.text.tokenizer import EOS, Tokenizer
 from seq2seq.version import __version__
 

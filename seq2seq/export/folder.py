@@ -103,7 +103,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Raises UnwritableExportError, naming `path`, for what goes wrong with the disk within it."""
-    from seq2seq.files import UnwrittenError, naming  # torch with them: an export that is there does without
+    from seq2seq.run_folder.files import UnwrittenError, naming  # torch with them: an export that is there does without
 
     try:
         with naming(path):

@@ -14,7 +14,7 @@ from seq2seq.config import Config
 from seq2seq.errors import OptionError, UserError
 from seq2seq.model.shapes import parameter_shapes
 from seq2seq.recipe import parse_config
-from seq2seq.tensor_header import HeaderError, physical_memory, read_header
+from seq2seq.run_folder.tensor_header import HeaderError, physical_memory, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, MAX_JSON_BYTES, check_links, open_regular, read_regular
 

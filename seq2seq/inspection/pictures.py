@@ -15,10 +15,10 @@ from matplotlib.text import Text
 from rich.cells import cell_len
 from torch import Tensor
 
-from seq2seq.files import replacing
 from seq2seq.inspection.explaining import Explanation
 from seq2seq.inspection.labels import printable, shortened
 from seq2seq.inspection.report import heads_of
+from seq2seq.run_folder.files import replacing
 
 Kind = Literal["encoder", "decoder", "cross"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from seq2seq.atomic import readable_size
-from seq2seq.checkpoints import CHECKPOINTS, OVERHEAD_BYTES
 from seq2seq.config import TrainingConfig
-from seq2seq.files import check_space, free_space
 from seq2seq.run import Run
+from seq2seq.run_folder.checkpoints import CHECKPOINTS, OVERHEAD_BYTES
+from seq2seq.run_folder.files import check_space, free_space
 
 
 def check_room(run: Run, config: TrainingConfig, weights: int, optimizer: int, tell: Callable[[str], None]) -> None:

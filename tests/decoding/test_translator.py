@@ -38,8 +38,8 @@ from seq2seq.decoding.options import Options
 from seq2seq.decoding.results import result_of
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, UserError
-from seq2seq.files import RunError
 from seq2seq.model.transformer import PAD, Transformer
+from seq2seq.run_folder.files import RunError
 from seq2seq.text.tokenizer import Tokenizer
 
 Cli = Callable[..., Any]

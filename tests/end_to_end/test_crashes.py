@@ -89,7 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
         }
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "seq2seq.curves", None)
+        patch.setitem(sys.modules, "seq2seq.stages.curves", None)
         disk = Disk(patch)
         pipeline.train(config, folder / "run", Listener())
     return Whole(config, folder / "run", disk.count)

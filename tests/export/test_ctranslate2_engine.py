@@ -359,7 +359,8 @@ def test_ranking_by_the_power_of_the_length_is_a_choice(make_run: Any) -> None:
 
 
 def test_names_of_files_are_those_of_runs() -> None:
-    from seq2seq import checkpoints, run
+    from seq2seq import run
+    from seq2seq.run_folder import checkpoints
 
     assert (light.CONFIG, light.MODEL_INFO) == (run.CONFIG, run.MODEL_INFO)
     assert (light.MODEL, light.CHECKPOINTS) == (checkpoints.MODEL, checkpoints.CHECKPOINTS)

@@ -24,9 +24,9 @@ from seq2seq.export.exporting import ODD_LINES, Certification, _without_loops, d
 from seq2seq.export.huggingface_format import HuggingFaceModel
 from seq2seq.export.light import LightRun
 from seq2seq.export.sentences import choose_sentences, made_up_sentences
-from seq2seq.files import RunError, UnwrittenError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
+from seq2seq.run_folder.files import RunError, UnwrittenError
 from seq2seq.text.errors import DataError
 from seq2seq.text.tokenizer import EOS
 

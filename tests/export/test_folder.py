@@ -14,7 +14,7 @@ import pytest
 from seq2seq.export import folder as export_folder
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.folder import check_free, new_folder
-from seq2seq.files import write_json
+from seq2seq.run_folder.files import write_json
 
 
 def write_export(folder: Path, text: str, *, overwrite: bool = False) -> None:

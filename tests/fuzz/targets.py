@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from mutations import mutate, mutate_fields, mutate_gzip, mutate_lines, mutate_tensors, mutate_toml
 
-from seq2seq import checkpoints, pipeline
+from seq2seq import pipeline
 from seq2seq.config import DataConfig, TokenizerConfig
 from seq2seq.decoding.translator import Translator
 from seq2seq.export.light import LightRun
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import Run, build_model
+from seq2seq.run_folder import checkpoints
 from seq2seq.text.corpus import build_piece_corpus, build_text_corpus
 from seq2seq.text.reading import read_lines, read_pairs
 from seq2seq.text.tokenizer import Tokenizer

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq import files as files_module
 from seq2seq.config import TrainingConfig
-from seq2seq.files import UnwrittenError
 from seq2seq.run import Run
+from seq2seq.run_folder import files as files_module
+from seq2seq.run_folder.files import UnwrittenError
 from seq2seq.training import disk as disk_module
 from seq2seq.training.disk import check_room
 

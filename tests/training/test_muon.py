@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from seq2seq.config import Config, ModelConfig, TrainingConfig
-from seq2seq.files import RunError
 from seq2seq.model.transformer import Transformer
-from seq2seq.resume_rules import check_changes
+from seq2seq.run_folder.files import RunError
+from seq2seq.run_folder.resume_rules import check_changes
 from seq2seq.training.muon import COST, Muon, costs, layer_matrices, orthogonal
 from seq2seq.training.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors
 

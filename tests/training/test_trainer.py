@@ -21,7 +21,6 @@ from torch.nn import functional as F
 import seq2seq.training.state as state_module
 import seq2seq.training.trainer as trainer_module
 import seq2seq.training.updates as updates_module
-from seq2seq.checkpoints import STATE, STATE_HASH
 from seq2seq.config import ConfigError, ModelConfig, TrainingConfig
 from seq2seq.decoding.beam import Hypothesis, beam_search, greedy_search
 from seq2seq.decoding.scoring import score_batch
@@ -29,6 +28,7 @@ from seq2seq.model import native
 from seq2seq.model.dropout import dropout as drop
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 from seq2seq.run import Run, RunError
+from seq2seq.run_folder.checkpoints import STATE, STATE_HASH
 from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, pad, plan_epoch
 from seq2seq.training.averaging import best_steps, choose_checkpoints, regular_steps
 from seq2seq.training.state import STATE_FORMAT, TIMINGS, Interrupted, TrainingError, TrainingState

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from seq2seq.atomic import readable_size
-from seq2seq.checkpoints import tensor_bytes
 from seq2seq.config import Config
 from seq2seq.errors import UserError
 from seq2seq.machine import available_memory, forget_peak, recent_peak_bytes, resident_bytes
 from seq2seq.model.transformer import Transformer
+from seq2seq.run_folder.checkpoints import tensor_bytes
 from seq2seq.runtime import release_freed_memory
 from seq2seq.text.batching import Indices, Lengths, PiecePairs
 from seq2seq.training.disk import disk_needed

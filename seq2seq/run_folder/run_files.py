@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.atomic import left_behind
-from seq2seq.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, STATE, CheckpointFolder
 from seq2seq.config import ConfigError
-from seq2seq.files import RunError, read_bytes, read_json
-from seq2seq.model_card import is_card
 from seq2seq.recipe import dump_config, parse_config
+from seq2seq.run_folder.checkpoints import CHECKPOINTS, MODEL, OPTIMIZER, STATE, CheckpointFolder
+from seq2seq.run_folder.files import RunError, read_bytes, read_json
+from seq2seq.run_folder.model_card import is_card
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE
 from seq2seq.untrusted import check_links
 

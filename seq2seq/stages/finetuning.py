@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.checkpoints import MODEL
 from seq2seq.config import Config, ConfigError, ModelConfig
 from seq2seq.errors import UserError
-from seq2seq.files import RunError
 from seq2seq.model.shapes import parameter_shapes
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
+from seq2seq.run_folder.checkpoints import MODEL
+from seq2seq.run_folder.files import RunError
+from seq2seq.run_folder.weights import check_weights
 from seq2seq.text.tokenizer import Tokenizer
-from seq2seq.weights import check_weights
 
 Hashes = Mapping[str, NDArray[np.int64]]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from seq2seq import atomic
 from seq2seq.atomic import readable_size
 from seq2seq.errors import UserError
-from seq2seq.tensor_header import HeaderError, read_header
+from seq2seq.run_folder.tensor_header import HeaderError, read_header
 from seq2seq.text.errors import unwritable
 from seq2seq.untrusted import MAX_JSON_BYTES, open_regular, read_regular
 

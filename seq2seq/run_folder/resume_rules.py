@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seq2seq.config import DATA_PATHS, Config, DataConfig
-from seq2seq.files import RunError
 from seq2seq.recipe import PATHS, SECTIONS
+from seq2seq.run_folder.files import RunError
 from seq2seq.text.errors import DataError
 
 # What helps where steps are not finite.

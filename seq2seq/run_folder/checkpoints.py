@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seq2seq.atomic import is_litter, sync, temporary_folder
 from seq2seq.errors import unreadable
-from seq2seq.files import (
+from seq2seq.run_folder.files import (
     RunError,
     check_space,
     file_hash,

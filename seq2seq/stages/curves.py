@@ -7,8 +7,8 @@ from typing import Any, TypeGuard
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seq2seq.files import replacing
 from seq2seq.run import CURVES, Run
+from seq2seq.run_folder.files import replacing
 
 
 def draw_curves(run: Run) -> None:

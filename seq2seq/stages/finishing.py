@@ -12,18 +12,19 @@ from typing import Any
 
 import torch
 
-from seq2seq.checkpoints import MODEL
 from seq2seq.config import Config
 from seq2seq.decoding.translator import Translator
 from seq2seq.evaluation.metrics import corpus_bleu
-from seq2seq.files import RunError, write_atomic
-from seq2seq.finetuning import origin
 from seq2seq.machine import peak_memory_bytes
-from seq2seq.model_card import is_card, is_of_another_model, model_card
-from seq2seq.preparing import Corpora, prepare, sound_tokenizer
-from seq2seq.resume_rules import check_identity
 from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
+from seq2seq.run_folder.checkpoints import MODEL
+from seq2seq.run_folder.files import RunError, write_atomic
+from seq2seq.run_folder.model_card import is_card, is_of_another_model, model_card
+from seq2seq.run_folder.resume_rules import check_identity
+from seq2seq.run_folder.weights import load_weights
 from seq2seq.runtime import describe_hardware, precision_name
+from seq2seq.stages.finetuning import origin
+from seq2seq.stages.preparing import Corpora, prepare, sound_tokenizer
 from seq2seq.text.corpus import TextCorpus
 from seq2seq.training.averaging import average_checkpoints, choose_checkpoints
 from seq2seq.training.horizon import out_of_patience
@@ -31,7 +32,6 @@ from seq2seq.training.state import Observer, TrainingError, TrainingState
 from seq2seq.training.trainer import Trainer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, read_regular
 from seq2seq.version import __version__
-from seq2seq.weights import load_weights
 
 TELLING = 1.0  # BLEU: less says nothing
 
@@ -182,7 +182,7 @@ def _worse_than_at_first(bleu: float | None, state: TrainingState) -> str | None
 
 def _draw_curves(run: Run, tell: Callable[[str], None]) -> None:
     try:
-        from seq2seq.curves import draw_curves
+        from seq2seq.stages.curves import draw_curves
     except ModuleNotFoundError:
         tell(f"{CURVES} is not drawn: install matplotlib with `pip install 'seq2seq[plot]'`")
     except ImportError as error:

@@ -9,8 +9,8 @@ from typing import Literal
 from seq2seq.config import Config, DataConfig
 from seq2seq.evaluation.overlap import find_overlap
 from seq2seq.evaluation.tokenization import tokenize_remark
-from seq2seq.finetuning import Hashes
-from seq2seq.preparing import Corpora
+from seq2seq.stages.finetuning import Hashes
+from seq2seq.stages.preparing import Corpora
 from seq2seq.text.reading import has_split, is_tsv
 from seq2seq.text.visible import quoted
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from seq2seq.config import Config, ModelConfig
-from seq2seq.files import DamagedError, RunError, file_hash
 from seq2seq.model.shapes import Shapes, parameter_shapes
 from seq2seq.model.transformer import Transformer
-from seq2seq.tensor_header import HeaderError, physical_memory, read_header
+from seq2seq.run_folder.files import DamagedError, RunError, file_hash
+from seq2seq.run_folder.tensor_header import HeaderError, physical_memory, read_header
 from seq2seq.text.tokenizer import Tokenizer
 
 BYTES = 4  # of a parameter, in float32
