@@ -22,10 +22,11 @@ from seq2seq.evaluation.tokenization import try_tokenize
 from seq2seq.model import native
 from seq2seq.model.transformer import Transformer
 from seq2seq.model.twins import TOLERANCE, packed_difference
-from seq2seq.run import CORPUS, Run, build_model, resume_command
+from seq2seq.run import Run, resume_command
 from seq2seq.run_folder.files import UnwrittenError
 from seq2seq.run_folder.resume_rules import check_changes, check_identity, check_settings, tell_changes
-from seq2seq.run_folder.run_files import check_place
+from seq2seq.run_folder.run_files import CORPUS, check_place
+from seq2seq.run_folder.weights import build_model
 from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, precision_name, set_up_cpu
 from seq2seq.stages.advice import about_corpora, about_settings
 from seq2seq.stages.finetuning import Hashes, InitialRun, all_sources, initial_run

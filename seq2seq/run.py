@@ -39,9 +39,9 @@ from seq2seq.config import Config, ConfigError
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
 from seq2seq.run_folder.checkpoints import MODEL, OVERHEAD_BYTES, CheckpointFolder, tensor_bytes
-from seq2seq.run_folder.checkpoints import Checkpoint as Checkpoint
 from seq2seq.run_folder.files import (
     DamagedError,
+    RunError,
     check_space,
     file_hash,
     json_bytes,
@@ -55,13 +55,10 @@ from seq2seq.run_folder.files import (
     write_atomic,
     write_json,
 )
-from seq2seq.run_folder.files import RunError as RunError
-from seq2seq.run_folder.run_files import CARD as CARD
-from seq2seq.run_folder.run_files import CONFIG as CONFIG
-from seq2seq.run_folder.run_files import CORPUS as CORPUS
-from seq2seq.run_folder.run_files import CURVES as CURVES
 from seq2seq.run_folder.run_files import (
+    CONFIG,
     IDENTITY,
+    LOCK,
     METRICS,
     MODEL_INFO,
     REMOVED,
@@ -72,11 +69,8 @@ from seq2seq.run_folder.run_files import (
     remove_run,
     temporary_files,
 )
-from seq2seq.run_folder.run_files import LOCK as LOCK
 from seq2seq.run_folder.tensor_header import HeaderError, read_header
-from seq2seq.run_folder.weights import build_model as build_model
-from seq2seq.run_folder.weights import check_network, check_weights
-from seq2seq.run_folder.weights import load_weights as load_weights
+from seq2seq.run_folder.weights import build_model, check_network, check_weights, load_weights
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerError
 
 FORMAT_VERSION = 1

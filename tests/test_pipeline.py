@@ -27,8 +27,9 @@ from seq2seq.decoding.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.recipe import build_config, load_config
-from seq2seq.run import CORPUS, LOCK, Run
+from seq2seq.run import Run
 from seq2seq.run_folder.files import RunError
+from seq2seq.run_folder.run_files import CORPUS, LOCK
 from seq2seq.stages.finishing import Outcome
 from seq2seq.text.corpus import hash_sources
 from seq2seq.text.errors import DataError

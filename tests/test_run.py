@@ -23,7 +23,7 @@ from seq2seq.config import Config, ModelConfig, TokenizerConfig
 from seq2seq.errors import UserError
 from seq2seq.model.layers import FeedForward
 from seq2seq.recipe import build_config
-from seq2seq.run import FORMAT_VERSION, Run, build_model, load_weights
+from seq2seq.run import FORMAT_VERSION, Run
 from seq2seq.run_folder import checkpoints as checkpoints_module
 from seq2seq.run_folder import files as files_module
 from seq2seq.run_folder import run_files
@@ -39,6 +39,7 @@ from seq2seq.run_folder.files import (
     write_json,
     write_tensors,
 )
+from seq2seq.run_folder.weights import build_model, load_weights
 from seq2seq.text.tokenizer import Tokenizer
 
 SMALL = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 1, "num_decoder_layers": 1}

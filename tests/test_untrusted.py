@@ -27,11 +27,12 @@ from seq2seq.errors import UserError
 from seq2seq.model.shapes import parameter_shapes
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import build_config, load_config, refuse_fetching
-from seq2seq.run import Run, build_model
+from seq2seq.run import Run
 from seq2seq.run_folder import weights as weights_module
 from seq2seq.run_folder.checkpoints import STATE_HASH, _state_hash
 from seq2seq.run_folder.files import RunError, read_json, read_tensors
 from seq2seq.run_folder.tensor_header import HeaderError, read_header
+from seq2seq.run_folder.weights import build_model
 from seq2seq.text.model_proto import ModelProtoError, check_model_proto
 from seq2seq.text.tokenizer import Tokenizer, TokenizerError, read_model
 from seq2seq.training.state import TrainingError, TrainingState

@@ -14,6 +14,7 @@ from pathlib import Path
 from seq2seq.atomic import is_litter, sync, temporary_folder
 from seq2seq.export.errors import ExportError, UnwritableExportError
 from seq2seq.export.light import read_certificate
+from seq2seq.run_folder.files import UnwrittenError, naming
 
 CERTIFICATE = "certificate.json"
 WRITING, REPLACED = ".tmp", ".old"
@@ -103,8 +104,6 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Raises UnwritableExportError, naming `path`, for what goes wrong with the disk within it."""
-    from seq2seq.run_folder.files import UnwrittenError, naming  # torch with them: an export that is there does without
-
     try:
         with naming(path):
             yield

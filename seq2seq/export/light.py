@@ -14,12 +14,11 @@ from seq2seq.config import Config
 from seq2seq.errors import OptionError, UserError
 from seq2seq.model.shapes import parameter_shapes
 from seq2seq.recipe import parse_config
+from seq2seq.run_folder.checkpoints import CHECKPOINTS, MODEL
+from seq2seq.run_folder.run_files import CONFIG, MODEL_INFO
 from seq2seq.run_folder.tensor_header import HeaderError, physical_memory, read_header
 from seq2seq.text.tokenizer import SHARED_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer
 from seq2seq.untrusted import MAX_CONFIG_BYTES, MAX_JSON_BYTES, check_links, open_regular, read_regular
-
-# As in run.py and checkpoints.py, which import torch; a test compares them.
-CONFIG, MODEL, MODEL_INFO, CHECKPOINTS = "config.toml", "model.safetensors", "model.json", "checkpoints"
 
 FORMAT_VERSION = 1  # of an export's certificate
 

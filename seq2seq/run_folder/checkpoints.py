@@ -17,9 +17,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from seq2seq.atomic import is_litter, sync, temporary_folder
 from seq2seq.errors import unreadable
@@ -34,6 +32,9 @@ from seq2seq.run_folder.files import (
     write_json,
     write_tensors,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKPOINTS = "checkpoints"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"

@@ -14,11 +14,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from seq2seq import atomic
 from seq2seq.atomic import readable_size
@@ -26,6 +24,9 @@ from seq2seq.errors import UserError
 from seq2seq.run_folder.tensor_header import HeaderError, read_header
 from seq2seq.text.errors import unwritable
 from seq2seq.untrusted import MAX_JSON_BYTES, open_regular, read_regular
+
+if TYPE_CHECKING:  # what is light needs files, and no tensors
+    from torch import Tensor
 
 
 class RunError(UserError):
@@ -66,6 +67,8 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
     try:
         read_header(path)
         return dict(load_file(path))
@@ -80,6 +83,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, named: Path | No
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes into a file that `replacing` has given."""
+    from safetensors.torch import save_file
+
     save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, path)
 
 

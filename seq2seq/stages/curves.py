@@ -7,8 +7,9 @@ from typing import Any, TypeGuard
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seq2seq.run import CURVES, Run
+from seq2seq.run import Run
 from seq2seq.run_folder.files import replacing
+from seq2seq.run_folder.run_files import CURVES
 
 
 def draw_curves(run: Run) -> None:

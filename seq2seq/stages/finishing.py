@@ -16,11 +16,12 @@ from seq2seq.config import Config
 from seq2seq.decoding.translator import Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.machine import peak_memory_bytes
-from seq2seq.run import CARD, CONFIG, CORPUS, CURVES, Run, resume_command
+from seq2seq.run import Run, resume_command
 from seq2seq.run_folder.checkpoints import MODEL
 from seq2seq.run_folder.files import RunError, write_atomic
 from seq2seq.run_folder.model_card import is_card, is_of_another_model, model_card
 from seq2seq.run_folder.resume_rules import check_identity
+from seq2seq.run_folder.run_files import CARD, CONFIG, CORPUS, CURVES
 from seq2seq.run_folder.weights import load_weights
 from seq2seq.runtime import describe_hardware, precision_name
 from seq2seq.stages.finetuning import origin

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from seq2seq.config import Config
-from seq2seq.run import CORPUS, Run
+from seq2seq.run import Run
 from seq2seq.run_folder.files import RunError
 from seq2seq.run_folder.resume_rules import SETTINGS, check_files, settings_of
+from seq2seq.run_folder.run_files import CORPUS
 from seq2seq.runtime import derived_seed
 from seq2seq.stages.finetuning import INITIAL, InitialRun
 from seq2seq.text.corpus import (

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from seq2seq.config import TrainingConfig
-from seq2seq.run import Checkpoint, RunError
+from seq2seq.run_folder.checkpoints import Checkpoint
+from seq2seq.run_folder.files import RunError
 from seq2seq.training.state import TrainingState, score
 
 

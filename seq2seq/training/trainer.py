@@ -16,9 +16,10 @@ import torch
 
 from seq2seq.config import TrainingConfig
 from seq2seq.model.transformer import Transformer
-from seq2seq.run import Run, load_weights
+from seq2seq.run import Run
 from seq2seq.run_folder.checkpoints import MODEL, OPTIMIZER, STATE, tensor_bytes
 from seq2seq.run_folder.resume_rules import check_identity
+from seq2seq.run_folder.weights import load_weights
 from seq2seq.text.batching import EpochPairs, Indices, PiecePairs, chain_hash, plan_epoch, updates
 from seq2seq.training.averaging import best_steps, regular_steps
 from seq2seq.training.disk import check_room

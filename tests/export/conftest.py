@@ -13,7 +13,8 @@ import torch
 
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import build_config
-from seq2seq.run import Run, build_model
+from seq2seq.run import Run
+from seq2seq.run_folder.weights import build_model
 from seq2seq.text.tokenizer import Tokenizer
 
 SHAPE = {"d_model": 32, "num_heads": 4, "d_ff": 48, "num_encoder_layers": 2, "num_decoder_layers": 1}

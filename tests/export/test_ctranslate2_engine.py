@@ -18,7 +18,7 @@ import torch
 from seq2seq.decoding.options import Options
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import OptionError, SearchOptionError, UserError
-from seq2seq.export import ctranslate2_engine, kept, light
+from seq2seq.export import ctranslate2_engine, kept
 from seq2seq.export.ctranslate2_engine import CTranslate2Translator
 from seq2seq.export.errors import ExportError
 from seq2seq.run import Run
@@ -356,14 +356,6 @@ def test_ranking_by_the_power_of_the_length_is_a_choice(make_run: Any) -> None:
     one, two = (engine.translate(LINES[:1], beam_size=1)[0].hypotheses[0] for engine in (wu, power))
     length = len(one.pieces) + one.ended
     assert one.score * ((5 + length) / 6) ** 0.6 == pytest.approx(two.score * length**0.6, rel=1e-4)
-
-
-def test_names_of_files_are_those_of_runs() -> None:
-    from seq2seq import run
-    from seq2seq.run_folder import checkpoints
-
-    assert (light.CONFIG, light.MODEL_INFO) == (run.CONFIG, run.MODEL_INFO)
-    assert (light.MODEL, light.CHECKPOINTS) == (checkpoints.MODEL, checkpoints.CHECKPOINTS)
 
 
 # The command line

@@ -16,7 +16,8 @@ from seq2seq.export.errors import ExportError
 from seq2seq.export.exporting import Certification, export_run
 from seq2seq.export.huggingface_format import HuggingFaceModel
 from seq2seq.recipe import build_config
-from seq2seq.run import Run, build_model
+from seq2seq.run import Run
+from seq2seq.run_folder.weights import build_model
 from seq2seq.text.tokenizer import PAD, Tokenizer
 
 

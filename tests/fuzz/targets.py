@@ -24,8 +24,9 @@ from seq2seq.config import DataConfig, TokenizerConfig
 from seq2seq.decoding.translator import Translator
 from seq2seq.export.light import LightRun
 from seq2seq.recipe import build_config, load_config
-from seq2seq.run import Run, build_model
+from seq2seq.run import Run
 from seq2seq.run_folder import checkpoints
+from seq2seq.run_folder.weights import build_model
 from seq2seq.text.corpus import build_piece_corpus, build_text_corpus
 from seq2seq.text.reading import read_lines, read_pairs
 from seq2seq.text.tokenizer import Tokenizer

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seq2seq.run import Checkpoint, Run, RunError
+from seq2seq.run import Run
+from seq2seq.run_folder.checkpoints import Checkpoint
+from seq2seq.run_folder.files import RunError
 from seq2seq.training.averaging import average_checkpoints
 
 

@@ -27,8 +27,9 @@ from seq2seq.decoding.scoring import score_batch
 from seq2seq.model import native
 from seq2seq.model.dropout import dropout as drop
 from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
-from seq2seq.run import Run, RunError
+from seq2seq.run import Run
 from seq2seq.run_folder.checkpoints import STATE, STATE_HASH
+from seq2seq.run_folder.files import RunError
 from seq2seq.text.batching import Batch, Indices, PiecePairs, collate, pad, plan_epoch
 from seq2seq.training.averaging import best_steps, choose_checkpoints, regular_steps
 from seq2seq.training.state import STATE_FORMAT, TIMINGS, Interrupted, TrainingError, TrainingState
