@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from seq2seq import atomic
 from seq2seq.atomic import readable_size
 from seq2seq.errors import UserError
@@ -67,6 +65,7 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
