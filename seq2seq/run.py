@@ -43,6 +43,7 @@ from seq2seq.run_folder.files import (
     DamagedError,
     RunError,
     check_space,
+    disk_errors,
     file_hash,
     json_bytes,
     locked,
@@ -320,7 +321,7 @@ class Run(CheckpointFolder):
         if hashes is None:
             (self.path / SOURCE_HASHES).unlink(missing_ok=True)
             return
-        with replacing(self.path / SOURCE_HASHES) as temporary:
+        with replacing(self.path / SOURCE_HASHES) as temporary, disk_errors():
             save_arrays(dict(hashes), temporary)
 
     def source_hashes(self) -> dict[str, NDArray[np.int64]] | None:

@@ -6,6 +6,7 @@ Whatever goes wrong with a file here is a RunError that names it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -84,7 +85,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes into a file that `replacing` has given."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, path)
+    with disk_errors():
+        save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, path)
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raises OSError for what safetensors says of a disk."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number, text = (int(found[1]), os.strerror(int(found[1]))) if found else (errno.EIO, str(error))
+        raise OSError(number, text) from None
 
 
 def write_atomic(path: Path, content: bytes, *, named: Path | None = None) -> None:
@@ -110,12 +125,6 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnwrittenError(str(unwritable(path, error))) from None
-    except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
-            raise UnwrittenError(f"{path}: cannot be written ({error}); see whether the disk is full") from None
-        number = int(found[1])
-        raise UnwrittenError(str(unwritable(path, OSError(number, os.strerror(number))))) from None
 
 
 def check_space(path: Path, needed: int) -> None:

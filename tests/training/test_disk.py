@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors
+import safetensors.torch
+import torch
 
 from seq2seq.config import TrainingConfig
 from seq2seq.run import Run
@@ -48,3 +51,22 @@ def test_an_optimizer_that_keeps_less_needs_less(tmp_path: Path, monkeypatch: py
     assert check(tmp_path, 11_000_000, monkeypatch, optimizer=WEIGHTS) == []
     with pytest.raises(UnwrittenError):
         check(tmp_path, 2_900_000, monkeypatch, optimizer=WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", "no space left to write it"),
+        ("Error while serializing: something else", r"cannot be written \(Error while serializing: something else\)"),
+    ],
+)
+def test_what_safetensors_says_of_a_disk_is_told_as_of_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise safetensors.SafetensorError(said)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    with pytest.raises(UnwrittenError, match=rf"model: {told}"):
+        files_module.write_tensors(tmp_path / "model", {"a": torch.ones(1)})
+    assert list(tmp_path.iterdir()) == []
