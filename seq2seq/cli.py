@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -105,8 +106,12 @@ class _Output(io.FileIO):
                 error.filename = "standard output"
                 raise
             written = None
-        # None: nothing, as a pipe that does not wait is full. The buffer makes an error of it.
-        return len(data) if written is None and self.fileno() == 2 else written  # type: ignore[return-value]
+        if written is not None:
+            return written
+        if self.fileno() == 2:
+            return len(data)
+        select.select([], [self], [])  # a pipe that does not wait is full
+        return self.write(data)
 
 
 def _prepare_output(stream: Any, errors: str) -> Any:

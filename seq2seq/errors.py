@@ -45,6 +45,10 @@ class SearchOptionError(OptionError):
         self.template, self.values = template, values
         super().__init__(self._message(typed=False))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: of an exception pickle keeps its message alone, which is no template."""
+        return _search_option_error, (self.template, self.values)
+
     @property
     def typed(self) -> str:
         """The message for who typed the options."""
@@ -52,6 +56,10 @@ class SearchOptionError(OptionError):
 
     def _message(self, *, typed: bool) -> str:
         return self.template.format(**{name: Named(name, value, typed=typed) for name, value in self.values.items()})
+
+
+def _search_option_error(template: str, values: dict[str, object]) -> SearchOptionError:
+    return SearchOptionError(template, **values)
 
 
 def unreadable(path: Path, error: OSError, what: str = "file") -> str:

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from seq2seq.atomic import sync
 from seq2seq.config import Config, ConfigError
+from seq2seq.errors import unreadable
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
 from seq2seq.run_folder.checkpoints import MODEL, OVERHEAD_BYTES, CheckpointFolder, tensor_bytes
@@ -113,12 +114,15 @@ class Run(CheckpointFolder):
         """An existing run. Raises RunError where there is none."""
         path = Path(path)
         _check_name(path)
-        if path.is_file():
-            raise RunError(f"{path}: is a file; the folder of a run is expected there")
-        if not path.is_dir():
-            raise RunError(f"{path}: no such run folder; make one with `seq2seq train ... --run-dir {path}`")
-        if not (path / CONFIG).exists():
-            raise RunError(f"{path}: not a run folder: it has no {CONFIG}")
+        try:
+            if path.is_file():
+                raise RunError(f"{path}: is a file; the folder of a run is expected there")
+            if not path.is_dir():
+                raise RunError(f"{path}: no such run folder; make one with `seq2seq train ... --run-dir {path}`")
+            if not (path / CONFIG).exists():
+                raise RunError(f"{path}: not a run folder: it has no {CONFIG}")
+        except OSError as error:
+            raise RunError(unreadable(path, error, "folder")) from None
         check_run_links(path)
         return cls(path)
 

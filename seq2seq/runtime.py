@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import os
 import platform
 import sys
+from functools import cache
 from typing import Literal
 
 import torch
@@ -48,6 +50,16 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """The name of what `choose_precision` gives: "fp32" or "bf16"."""
     return "bf16" if dtype == torch.bfloat16 else "fp32"
+
+
+@cache
+def one_thread_in_children() -> None:
+    """From now on a process that is forked from this one has one thread for torch's operations.
+
+    Those of this process are not in it, and OpenMP would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def emulated(dtype: torch.dtype, device: torch.device) -> str | None:

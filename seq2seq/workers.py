@@ -53,7 +53,10 @@ class Workers:
             torch.set_num_threads(share)
             return task()
 
-        futures = [self._pool.submit(contextvars.copy_context().run, shared, task) for task in tasks[1:]]
+        try:
+            futures = [self._pool.submit(contextvars.copy_context().run, shared, task) for task in tasks[1:]]
+        except RuntimeError:  # the main thread has returned, and others go on: Python begins no more threads
+            return [task() for task in tasks]
         try:
             first = shared(tasks[0])
         finally:

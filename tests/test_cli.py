@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -1084,7 +1085,8 @@ def test_results_that_cannot_be_written_are_told_of(tiny_run: Any) -> None:
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        ("preparing", "ensure_downloads"), ("preparing", "build_piece_corpus"), ("finishing", "average_checkpoints"),
+        ("stages.preparing", "ensure_downloads"), ("stages.preparing", "build_piece_corpus"),
+        ("stages.finishing", "average_checkpoints"),
         ("pipeline", "corpus_bleu"),
     ],
 )  # fmt: skip
@@ -1100,7 +1102,7 @@ def test_a_signal_outside_of_the_training_loop_ends_the_command_at_once(
     assert (result.code, result.out) == (128 + number, "")
     assert result.err.endswith("seq2seq: interrupted\n" if number == signal.SIGINT else "seq2seq: terminated\n")
     assert "Traceback" not in result.err and "after the next step" not in result.err
-    if module == "preparing":
+    if module == "stages.preparing":
         assert not (tmp_path / "run").exists()
     else:
         assert not {".corpus", ".lock"} & set(os.listdir(tmp_path / "run"))
@@ -1479,3 +1481,18 @@ def test_the_tests_leave_signal_handlers_as_they_were(tiny_run: Any) -> None:
     assert tiny_run.result.code == 0  # training, which sets its own
     # Ignored it is where a shell has started the tests in the background.
     assert signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
+
+
+def test_a_reader_that_is_slow_gets_all_of_what_does_not_wait(tiny_run: Any, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    (tmp_path / "lines").write_text("the small cat sees the old dog\n" * 3000)  # more than a pipe holds
+    command = [sys.executable, "-m", "seq2seq", "translate", str(tiny_run.path), str(tmp_path / "lines"), *ONE]
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as child:
+        os.close(writer)
+        assert child.stderr is not None
+        time.sleep(2)
+        with os.fdopen(reader, encoding="utf-8") as file:
+            said = file.read().splitlines()
+        assert child.wait(60) == 0, child.stderr.read()
+    assert len(said) == 3000 and len(set(said)) == 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.decoding.alignment import MEAN, attention_to_source, batches_of_pairs
-from seq2seq.decoding.options import check_list
+from seq2seq.decoding.options import check_list, text_of
 from seq2seq.errors import OptionError
 from seq2seq.model.transformer import EOS
 from seq2seq.run import Run
@@ -50,7 +50,11 @@ def choose_alignment_head(run: str | Path | Run, sources: Sequence[str], targets
     if not sources or len(sources) != len(targets):
         raise OptionError(f"{len(sources)} sources and {len(targets)} targets: give one or more, as many of each")
     longest = run.config().data.max_source_length
-    pairs = zip(tokenizer.encode_source(list(sources)), tokenizer.encode_target(list(targets)), strict=True)
+    given = (
+        [text_of(text, f"{side} {number}") for number, text in enumerate(texts, 1)]
+        for side, texts in (("source", sources), ("target", targets))
+    )
+    pairs = zip(tokenizer.encode_source(next(given)), tokenizer.encode_target(next(given)), strict=True)
     kept = [(source, target) for source, target in pairs if 0 < len(source) <= longest and 0 < len(target) <= longest]
     shape = model.config.num_decoder_layers, model.config.num_heads + 1
     total = torch.zeros(shape, dtype=torch.float64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from seq2seq.config import DecodingConfig
 from seq2seq.decoding.demands import Demands
-from seq2seq.decoding.options import text_of, unknown_remark
+from seq2seq.decoding.options import check_lines, text_of, unknown_remark
 from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.text.tokenizer import Tokenizer
 
@@ -53,13 +53,15 @@ def requests(
     Raises OptionError for what is no text, and where there are not as many of all.
     """
     given: list[Iterable[object]] = [lines, *(x for x in (prefixes, requires) if x is not None)]
+    for many in given:
+        check_lines(many)
     for number, (line, *own) in enumerate(_together(given), 1):
         beginning = own.pop(0) if prefixes is not None else prefix
         phrases = own.pop(0) if requires is not None else ()
         if not isinstance(phrases, (tuple, list)):
             raise OptionError(f"require {number} is {phrases!r:.60}: give a list of phrases for each line")
-        texts = tuple(text_of(phrase, f"a phrase of require {number}") for phrase in phrases)
-        yield Request(text_of(line, f"line {number}"), text_of(beginning, f"prefix {number}"), texts)
+        own_phrases = tuple(text_of(phrase, f"a phrase of require {number}") for phrase in phrases)
+        yield Request(text_of(line, f"line {number}"), text_of(beginning, f"prefix {number}"), own_phrases)
 
 
 def _together(given: Sequence[Iterable[object]]) -> Iterator[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ MOST_OUTPUTS = 1000  # beams, or translations, a line
 LONGEST_LEAST = 10_000  # pieces that a translation may be asked to have at least
 PAUSE = 0.02  # seconds: where the next line takes longer to come, what is there is translated
 LONGEST_WAIT = 0.2  # seconds: so long lines are waited for that come one by one
+
+SURROGATES = re.compile("[\ud800-\udfff]")  # halves of pairs: what Python makes of bytes that are not UTF-8, too
 
 Ready = Callable[[float], bool]  # whether the next line comes within these seconds
 
@@ -135,6 +138,8 @@ def check_lines(lines: object) -> None:
     """Raises OptionError for one text where many are expected: its characters would be taken for lines."""
     if isinstance(lines, (str, bytes)):
         raise OptionError(f"{lines!r:.60} is one text: give a list of lines, such as [text]")
+    if not hasattr(lines, "__iter__"):
+        raise OptionError(f"{lines!r:.60} is no list of lines, such as [text]")
 
 
 def check_list(lines: object) -> None:
@@ -145,10 +150,17 @@ def check_list(lines: object) -> None:
 
 
 def text_of(value: object, what: str) -> str:
-    """The value, which has to be text. Raises OptionError, naming it."""
+    """The value, which has to be text; halves of surrogate pairs, which no text has, become U+FFFD.
+
+    Raises OptionError, naming it.
+    """
     if not isinstance(value, str):
         raise OptionError(f"{what} is {value!r:.60}, not text")
-    return value
+    return value if _is_text(value) else SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
+def _is_text(value: str) -> bool:
+    return value.isascii() or SURROGATES.search(value) is None
 
 
 def check_options(options: Options, config: DecodingConfig) -> Options:
@@ -176,6 +188,8 @@ def check_options(options: Options, config: DecodingConfig) -> Options:
 
 def _check_types(options: Options) -> None:
     """Python takes whatever it is given, and would say so far from here, or not at all."""
+    if not isinstance(options, Options):
+        raise OptionError(f"options are {options!r:.60}: give Options(beam_size=...)")
     expected = (
         ("a whole number", Integral, ("n_best", "top_k", "seed", "min_length", "no_repeat_ngram", "diverse")),
         ("a number", Real, ("temperature", "top_p", "diversity_penalty")),
@@ -193,6 +207,9 @@ def _check_types(options: Options) -> None:
         phrases = getattr(options, name)
         if not isinstance(phrases, (tuple, list)) or not all(isinstance(phrase, str) for phrase in phrases):
             raise SearchOptionError(f"{{{name}}}: has to be phrases, in a list or tuple", **{name: phrases})
+    for name, texts in (("prefix", (options.prefix,)), ("ban", options.ban), ("require", options.require)):
+        if not all(map(_is_text, texts)):
+            raise SearchOptionError(f"{{{name}.name}} has bytes that are not UTF-8, or no text", **{name: texts})
 
 
 def _check_sampling(options: Options) -> None:

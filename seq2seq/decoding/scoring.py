@@ -40,7 +40,7 @@ def score_batch(
             f"shapes do not fit: source {tuple(source.shape)}, target_input {tuple(target_input.shape)}, "
             f"target_output {tuple(target_output.shape)}"
         )
-    scores = torch.zeros(target_output.shape, device=target_output.device)
+    scores = torch.zeros(target_output.shape, dtype=torch.float32, device=target_output.device)
     real = target_output != PAD
     some = real.any(1)  # of the others there is nothing to score
     if some.any():

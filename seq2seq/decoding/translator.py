@@ -39,7 +39,7 @@ from seq2seq.errors import OptionError, SearchOptionError
 from seq2seq.model.transformer import Transformer
 from seq2seq.run import Run
 from seq2seq.run_folder.files import RunError
-from seq2seq.runtime import Precision, choose_device, choose_precision, emulated, precision_name
+from seq2seq.runtime import Precision, choose_device, choose_precision, emulated, one_thread_in_children, precision_name
 from seq2seq.text.batching import pad
 from seq2seq.text.reading import is_tsv
 from seq2seq.text.tokenizer import EOS, Tokenizer
@@ -74,9 +74,13 @@ class Translator:
         opposite ways, as far as their corpora tell. warn: told of lines that are cut, that run into a loop, or that
         cannot be what was asked for, and of a slow precision.
         """
-        given = [run] if isinstance(run, (str, Path, Run)) else list(run)
+        given = [run] if isinstance(run, (str, Path, Run)) else run
+        if not isinstance(given, (list, tuple)) or not all(isinstance(one, (str, Path, Run)) for one in given):
+            raise OptionError(f"run = {run!r:.60}: give the folder of a run, or a list of some")
         if not given:
             raise OptionError("an ensemble needs at least one run")
+        if not callable(warn):
+            raise OptionError(f"warn = {warn!r:.60}: give a function that takes a text, such as print")
         runs = [one if isinstance(one, Run) else Run.open(Path(one)) for one in given]
         tokenizer = runs[0].tokenizer()
         for other in runs[1:]:
@@ -119,6 +123,7 @@ class Translator:
     ) -> None:
         self.models, self.tokenizer, self.config, self.warn = models, tokenizer, config, warn
         self.model = models[0]
+        one_thread_in_children()
         scorers = [scorer_for(model, warn) for model in models]
         self.scorer = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         self.device = self.scorer.device
@@ -215,13 +220,17 @@ class Translator:
 
         Raises OptionError for options that need a search to be over before anything can be said.
         """
-        text_of(line, "line")
-        options = options or Options()
+        line, options = text_of(line, "line"), options or Options()
+        if not isinstance(options, Options):
+            raise OptionError(f"options are {options!r:.60}: give Options(beam_size=1)")
         for name in ("beam_size", "n_best", "require", "diverse", "alignments"):
             value = getattr(options, name)
             if value is True or (value and value not in (1, ())):
                 raise SearchOptionError(f"{{{name}}}: only greedy search and sampling can be streamed", **{name: value})
-        demands = self._demands(options)
+        return self._tokens(line, self._demands(options))
+
+    def _tokens(self, line: str, demands: Demands) -> Iterator[str]:
+        """`stream_tokens` of options that have been checked."""
         options = demands.options
         [asked] = self._asking([Request(line, options.prefix, ())], 0, demands)
         if not len(asked.source):
@@ -256,24 +265,28 @@ class Translator:
         length_normalization: Normalization | None = None,
     ) -> list[Score]:
         """What the model thinks of given translations, line by line. Raises OptionError where there are not as many."""
-        check_lines(sources)
-        check_lines(targets)
+        check_list(sources)
+        check_list(targets)
         if len(sources) != len(targets):
             raise OptionError(f"there are {len(sources)} sources and {len(targets)} targets: give as many of each")
         options = Options(length_penalty=length_penalty, length_normalization=length_normalization)
         return list(self.score_stream(zip(sources, targets, strict=True), options))
 
-    def score_stream(self, pairs: Iterable[tuple[str, str]], options: Options | None = None) -> Iterator[Score]:
+    def score_stream(
+        self, pairs: Iterable[tuple[str, str]], options: Options | None = None, *, ready: Ready | None = None
+    ) -> Iterator[Score]:
         """Scores (source, target) pairs as they come, a few thousand at a time, in bounded memory; in order.
 
-        Of the options, length_penalty and length_normalization count.
+        Of the options, length_penalty and length_normalization count. ready: as for `stream`.
         """
+        check_lines(pairs)
         penalty = penalty_of(self.check(options or Options()))
         return in_windows(
             (_pair(number, pair) for number, pair in enumerate(pairs, 1)),
             lambda window, start: score_lines(
                 self.models, self.tokenizer, self.config, penalty, window, start, self.warn
             ),
+            ready,
         )
 
     def _window(self, requested: list[Request], start: int, demands: Demands) -> list[TranslationResult]:

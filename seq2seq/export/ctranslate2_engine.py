@@ -9,9 +9,11 @@ log-probabilities by |y|^alpha and renormalises what remains when padding, unkno
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from seq2seq.decoding.options import (
@@ -20,6 +22,7 @@ from seq2seq.decoding.options import (
     Translation,
     TranslationResult,
     check_lines,
+    check_list,
     check_options,
     in_windows,
     text_of,
@@ -34,6 +37,7 @@ from seq2seq.export.packages import need_ctranslate2
 from seq2seq.machine import available_cores, check_threads
 from seq2seq.text.tokenizer import BOS, EOS, PAD
 
+SEED = Lock()  # CTranslate2 has one seed for all threads of a process
 BATCH_TOKENS = 1200  # padded source tokens times hypotheses; more are slower, as they no longer fit into the cache
 SCORED_TOKENS = 500  # scored at once; more are slower, as their distributions no longer fit into the cache
 KNOWN = (
@@ -83,6 +87,8 @@ class CTranslate2Translator:
         scores: without them (all 0) the translations are not computed once more to score them piece by piece.
         warn: told of lines that are cut and of exports that are made.
         """
+        if not isinstance(threads, int):
+            raise OptionError(f"threads = {threads!r:.60}: has to be a whole number")
         check_threads(threads)
         if length_normalization not in (None, "wu", "power"):
             raise OptionError(f"length_normalization = {length_normalization!r}: choose wu or power")
@@ -91,7 +97,8 @@ class CTranslate2Translator:
         self.quantization, self.warn, self.scores = quantization, warn, scores
         self.length_normalization = length_normalization
         self.threads = threads or available_cores()
-        self.folder = ensure_export(self.run, quantization, warn)
+        self.folder = ensure_export(self.run, quantization, warn).absolute()
+        self._stamp, self._process = self._weights_stamp(), os.getpid()
         self.source_pieces = self.tokenizer.source_pieces(range(self.tokenizer.source_vocab_size))
         self.target_pieces = self.tokenizer.target_pieces(range(self.tokenizer.target_vocab_size))
         self.target_ids = {piece: i for i, piece in enumerate(self.target_pieces)}
@@ -100,6 +107,14 @@ class CTranslate2Translator:
         if self.computes != quantization:
             warn(f"this processor does not compute in {quantization}; CTranslate2 takes float32 instead")
         self.model = self._load(self.threads)
+
+    def _weights_stamp(self) -> tuple[int, ...]:
+        """What tells the file of the weights from another in its place."""
+        try:
+            found = (self.folder / "model.bin").stat()
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _load(self, workers: int) -> Any:
         # One thread a worker: small models gain more from batches side by side than from threads inside of each.
@@ -128,7 +143,8 @@ class CTranslate2Translator:
         top_p: float = 1.0,
         seed: int = 1,
     ) -> list[TranslationResult]:
-        """Translates lines, all at once; one result a line, in order. Raises ValueError for options out of range."""
+        """Translates lines, all at once; one result a line, in order. Raises OptionError for options out of range."""
+        check_list(lines)
         options = Options(
             beam_size=beam_size, length_penalty=length_penalty, n_best=n_best, sample=sample, temperature=temperature,
             top_k=top_k, top_p=top_p, seed=seed,
@@ -144,13 +160,27 @@ class CTranslate2Translator:
         give the same draws; unlike the torch engine's, they depend on the other lines.
         """
         check_lines(lines)
-        checked, model = self.check(options or Options()), self.model
-        if checked.sample:
-            # Generators of random numbers belong to threads and read the seed when those start: new ones, and only one.
-            need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
-            model = self._load(1)
+        checked = self.check(options or Options())
+        if os.getpid() != self._process:
+            raise ExportError("CTranslate2's threads are in the process that loaded them: load it in this one, too")
         texts = (text_of(line, f"line {number}") for number, line in enumerate(lines, 1))
-        return in_windows(texts, lambda window, start: self._window(model, window, start, checked), ready)
+        drawing: list[Any] = []  # the model that draws, once it is loaded
+
+        def work(window: list[str], start: int) -> list[TranslationResult]:
+            if not checked.sample:
+                return self._window(self.model, window, start, checked)
+            if drawing:
+                return self._window(drawing[0], window, start, checked)
+            # Generators of random numbers belong to threads and read the seed, of which there is one, at their first
+            # draw: a new thread, and only one.
+            with SEED:
+                if self._weights_stamp() != self._stamp:
+                    raise ExportError(f"{self.folder}: has changed since it was loaded: load the translator anew")
+                need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
+                drawing.append(self._load(1))
+                return self._window(drawing[0], window, start, checked)
+
+        return in_windows(texts, work, ready)
 
     def check(self, options: Any) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range.

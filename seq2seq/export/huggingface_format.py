@@ -27,6 +27,7 @@ from seq2seq.export.packages import need
 from seq2seq.model.attention import MultiHeadAttention
 from seq2seq.model.layers import DecoderLayer, EncoderLayer, LayerNorm
 from seq2seq.model.transformer import Transformer
+from seq2seq.run_folder.files import disk_errors
 from seq2seq.text.batching import pad
 from seq2seq.text.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -60,7 +61,8 @@ def write_huggingface(folder: Path, model: Transformer, tokenizer: Tokenizer, co
     with quiet():
         exported = build_model(model, config)
         exported.generation_config = _generation_config(config)
-        exported.save_pretrained(folder)
+        with disk_errors():
+            exported.save_pretrained(folder)
     _write_tokenizer(folder, tokenizer, config)
 
 

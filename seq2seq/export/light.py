@@ -31,7 +31,7 @@ QUANTIZATIONS = (
 def check_quantization(name: str) -> None:
     """Raises OptionError for a quantisation that CTranslate2 does not have."""
     if name not in QUANTIZATIONS:
-        raise OptionError(f"--quantization {name}: choose one of {', '.join(QUANTIZATIONS)}")
+        raise OptionError(f"quantization {name}: choose one of {', '.join(QUANTIZATIONS)}")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Shapes: S source and T target pieces with end-of-sentence, H heads, L layers of 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -236,15 +237,22 @@ def _look(
 
 @contextmanager
 def _watching(layers: nn.ModuleList) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Keeps every layer's output [1, N, D], and the share of its feed-forward neurons that are above 0."""
+    """Keeps every layer's output [1, N, D], and the share of its feed-forward neurons that are above 0.
+
+    Of this thread's calls: other threads may translate with the same layers meanwhile.
+    """
     states: list[Tensor] = []
     active: list[Tensor] = []
+    own = threading.get_ident()
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        states.append(output)
+        if threading.get_ident() == own:
+            states.append(output)
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, FeedForward)
+        if threading.get_ident() != own:
+            return
         hidden = F.linear(inputs[0].float(), module.in_weight.float(), module.in_bias.float())
         active.append((hidden > 0).float().mean())
 

@@ -48,8 +48,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    content = read_bytes(path)
     try:
-        value = json.loads(read_bytes(path))
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):

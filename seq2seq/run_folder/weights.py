@@ -31,7 +31,7 @@ def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
         )
     model = Transformer(
         config.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size, shared=config.tokenizer.shared
-    )
+    ).float()  # whatever torch's default type is
     made = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check_shapes(
         _configured_shapes(config, tokenizer), made, "Transformer, whose parameters seq2seq/model/shapes.py lists"

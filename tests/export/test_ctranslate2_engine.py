@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -406,3 +407,58 @@ def test_translating_with_an_export_imports_no_torch(make_run: Any) -> None:
     )
     translation, imported = done.stdout.splitlines()
     assert done.returncode == 0 and translation and imported == "heavy:"
+
+
+# In a service
+
+
+def test_another_export_in_its_place_is_never_drawn_from(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    monkeypatch.chdir(run.parent)
+    engine = CTranslate2Translator(run.name, threads=1)
+    monkeypatch.chdir("/")
+    drawn = texts(engine.translate(LINES, sample=True, seed=3))
+    weights = engine.folder / "model.bin"
+    content = weights.read_bytes()
+    weights.unlink()
+    for again in (lambda: None, lambda: weights.write_bytes(content)):
+        again()
+        with pytest.raises(ExportError, match="has changed since it was loaded: load the translator anew"):
+            engine.translate(LINES, sample=True, seed=3)
+        assert engine.translate(LINES[:1], beam_size=1)[0].text
+    assert texts(CTranslate2Translator(run, threads=1).translate(LINES, sample=True, seed=3)) == drawn
+
+
+def test_threads_draw_by_their_own_seeds(make_run: Any) -> None:
+    engine = CTranslate2Translator(make_run(), threads=1)
+
+    def drawn(seed: int) -> list[list[str]]:
+        return texts(engine.translate(LINES, sample=True, seed=seed))
+
+    expected = [drawn(seed) for seed in range(6)]
+    assert len({str(one) for one in expected}) > 1
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(drawn, range(6))) == expected
+
+
+def test_a_forked_child_is_told_to_load_it(make_run: Any) -> None:
+    code = (
+        "import os, sys\n"
+        "from seq2seq.export.ctranslate2_engine import CTranslate2Translator\n"
+        "engine = CTranslate2Translator(sys.argv[1], threads=1)\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        engine.translate(['the cat'])\n"
+        "    except ValueError as error:\n"
+        "        print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, make_run()], capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("load it in this one, too\n"), done
+
+
+@pytest.mark.parametrize("wrong", [{"threads": "2"}, {"threads": None}])
+def test_threads_are_a_number(make_run: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="has to be a whole number"):
+        CTranslate2Translator(make_run(), **wrong)
