@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from threading import Event, Lock
 from typing import TypeVar
@@ -53,18 +53,22 @@ class Workers:
             torch.set_num_threads(share)
             return task()
 
-        try:
-            futures = [self._pool.submit(contextvars.copy_context().run, shared, task) for task in tasks[1:]]
-        except RuntimeError:  # the main thread has returned, and others go on: Python begins no more threads
-            return [task() for task in tasks]
+        futures: list[Future[Result]] = []
+        for task in tasks[1:]:
+            try:
+                futures.append(self._pool.submit(contextvars.copy_context().run, shared, task))
+            except RuntimeError as error:
+                if futures or "shutdown" not in str(error):
+                    raise
+                return [task() for task in tasks]  # the main thread has returned, and Python begins no more threads
         try:
             first = shared(tasks[0])
         finally:
             errors = [future.exception() for future in futures]  # waits
             torch.set_num_threads(threads)  # last of all: threads that begin later have what was set last
-        for error in errors:
-            if error is not None:
-                raise error
+        for failed in errors:
+            if failed is not None:
+                raise failed
         return [first, *(future.result() for future in futures)]
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

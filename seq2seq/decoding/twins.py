@@ -8,23 +8,28 @@ Shapes: as in scorer.py.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import torch
 
 from seq2seq.config import ModelConfig
 from seq2seq.decoding.engine import Engine
+from seq2seq.decoding.hypotheses import Hypothesis
+from seq2seq.decoding.options import Normalization
 from seq2seq.decoding.scorer import Scorer, TransformerScorer
 from seq2seq.model import native
+from seq2seq.model.layers import DecoderLayer
 from seq2seq.model.transformer import BOS, EOS, Transformer
 from seq2seq.model.twins import TOLERANCE, VOCABULARY, difference, examples, specimen
 
-SOURCES = examples((6, 2), first=3)
-STEPS = 4
-LIMITS, BEAMS = (12, 7), 3
+SOURCES = examples((70, 9, 2), first=3)
+STEPS = 20  # what is farther apart in a translation is not seen
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
+LIMITS, BEAMS = (12, 9, 5), 3
 
 
 class Mismatch(NamedTuple):
@@ -76,14 +81,21 @@ def step_difference(config: ModelConfig, kernels: str | None) -> float:
     kernels: whose they are, which the result depends on.
     """
     model = specimen(config)
+    with torch.autocast("cpu", enabled=False):
+        return _step_difference(model)
+
+
+def _step_difference(model: Transformer) -> float:
     decodings = [scorer.start(SOURCES) for scorer in (Engine(model), TransformerScorer(model))]
     pieces, worst = torch.full((len(SOURCES),), BOS), 0.0
     for step in range(STEPS):
         found, expected = (decoding.step(pieces).all()[:, EOS:] for decoding in decodings)
         worst = max(worst, difference(found, expected))
-        rows = torch.arange(len(pieces)).repeat_interleave(2)  # every hypothesis goes on with two pieces
-        for decoding in decodings:
-            decoding.select(None, rows)
+        rows = torch.arange(len(pieces))
+        if step < 2:  # every hypothesis goes on with two pieces
+            rows = rows.repeat_interleave(2)
+            for decoding in decodings:
+                decoding.select(None, rows)
         pieces = EOS + 1 + (torch.arange(len(rows)) * 5 + step) % (VOCABULARY - EOS - 1)
     return worst
 
@@ -93,9 +105,21 @@ def same_search(config: ModelConfig, kernels: str | None) -> bool:
     """Whether many steps of beam search in one call of the compiled decoder find what they find one by one."""
     from seq2seq.decoding.beam import beam_search  # which takes its scorers from here
 
-    engine = Engine(specimen(config))
-    found = []
-    for many_steps in (True, False):
-        engine.many_steps = many_steps
-        found.append(beam_search(engine, SOURCES, LIMITS, beam_size=BEAMS, n_best=BEAMS, length_penalty=1.0))
+    found: list[list[list[Hypothesis]]] = [[], []]
+    engines = [Engine(ending(specimen(config), weight)) for weight in (1.0, 2.0, 4.0)]
+    for engine, normalization in itertools.product(engines, NORMALIZATIONS):
+        for engine.many_steps in (True, False):
+            found[engine.many_steps] += beam_search(
+                engine, SOURCES, LIMITS, beam_size=BEAMS, n_best=BEAMS, length_penalty=1.0,
+                length_normalization=normalization,
+            )  # fmt: skip
     return found[0] == found[1]
+
+
+def ending(model: Transformer, weight: float) -> Transformer:
+    """The model, changed so that its translations end the sooner the greater the weight is."""
+    norm = model.decoder_norm or cast(DecoderLayer, model.decoder_layers[-1]).feed_forward_residual.norm
+    with torch.no_grad():
+        norm.bias[0] += 2.0
+        model.output_weight[EOS, 0] += weight
+    return model

@@ -177,8 +177,10 @@ class CTranslate2Translator:
                 if self._weights_stamp() != self._stamp:
                     raise ExportError(f"{self.folder}: has changed since it was loaded: load the translator anew")
                 need_ctranslate2().set_random_seed((checked.seed ^ checked.seed >> 32) & 0xFFFFFFFF)
-                drawing.append(self._load(1))
-                return self._window(drawing[0], window, start, checked)
+                model = self._load(1)
+                if any(line.strip() for line in window):  # else nothing is drawn yet
+                    drawing.append(model)
+                return self._window(model, window, start, checked)
 
         return in_windows(texts, work, ready)
 

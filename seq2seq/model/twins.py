@@ -7,6 +7,7 @@ would tell that the other goes on as before. It is done on a small model, before
 from __future__ import annotations
 
 import math
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -18,15 +19,17 @@ from seq2seq.model.transformer import BOS, EOS, PAD, Transformer
 
 TOLERANCE = 1e-3  # of the largest number; rounding makes some 1e-6
 VOCABULARY = 40
-LENGTHS = (7, 3), (4, 6)  # of two sources and their targets
+LENGTHS = (70, 3), (40, 66)  # of two sources and their targets; what lies farther apart is not seen
+
+_making = Lock()  # torch's random state is one for all threads
 
 
 def specimen(config: ModelConfig) -> Transformer:
     """A small model with a configuration's choices, in evaluation mode; no bias is 0 and no norm's weight 1."""
-    sizes = {"d_model": 24, "num_heads": 2, "head_size": None, "d_ff": 40}
-    layers = {"num_encoder_layers": 2, "num_decoder_layers": 2, "max_positions": 64}
+    sizes = {"d_model": 24, "num_heads": 2, "head_size": None, "d_ff": 40, "initial_gain": None}
+    layers = {"num_encoder_layers": 2, "num_decoder_layers": 2, "max_positions": 128}
     small = config.model_copy(update={**sizes, **layers})
-    with torch.random.fork_rng(devices=[]):
+    with _making, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = Transformer(small, VOCABULARY, VOCABULARY, shared=True).float()  # whatever torch's default type is
         with torch.no_grad():
@@ -46,7 +49,7 @@ def examples(lengths: tuple[int, ...], first: int) -> Tensor:
 def packed_difference(config: ModelConfig) -> float:
     """How far the packed form is from `forward` in torch, of the largest number: logits, gradients of all weights."""
     model = specimen(config)
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     source, target = (examples(lengths, first) for lengths, first in zip(LENGTHS, (0, 5), strict=True))
     target[:, 0] = BOS
     sources, targets = (Sentences.of(torch.tensor([0, *lengths]).cumsum(0)) for lengths in LENGTHS)
@@ -56,7 +59,7 @@ def packed_difference(config: ModelConfig) -> float:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         return [logits.detach(), torch.cat([gradient.flatten() for gradient in gradients])]
 
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
         states = model.packed_states(source[source != PAD], sources, target[target != PAD], targets)
         packed = with_gradients(model.project(states))
         with native.disabled():

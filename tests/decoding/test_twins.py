@@ -17,7 +17,7 @@ from seq2seq.decoding.scorer import TransformerScorer
 from seq2seq.decoding.twins import Mismatch, mismatch, scorer_for
 from seq2seq.model import layers, native
 from seq2seq.model.layers import FeedForward
-from seq2seq.model.transformer import Transformer
+from seq2seq.model.transformer import EOS, Transformer
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled kernels were not built")
 CHOICES: list[dict[str, Any]] = [
@@ -94,6 +94,26 @@ def test_a_parameter_that_it_does_not_know_is_found(change: Callable[[Transforme
     change(model)
     found = mismatch(model)
     assert found is not None and not found.search and "all modules" in found.text
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_what_is_searched_ends_in_all_ways(choices: dict[str, Any]) -> None:
+    config = model_of(**choices).config
+    models = [twins.ending(twins.specimen(config), weight) for weight in (1.0, 2.0, 4.0)]
+    options: dict[str, Any] = {"beam_size": twins.BEAMS, "n_best": twins.BEAMS, "length_penalty": 1.0}
+    found = [beam_search(Engine(model), twins.SOURCES, twins.LIMITS, **options) for model in models]
+    ends = {(one.ended, len(one.pieces)) for lines in found for line in lines for one in line}
+    assert len({length for ended, length in ends if ended}) > 1 and any(not ended for ended, _ in ends)
+
+
+def test_a_search_that_ends_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Beams.advance
+
+    def dearer_ends(self: Beams, log_probabilities: torch.Tensor, ids: torch.Tensor, *rest: Any) -> None:
+        original(self, log_probabilities - 0.7 * (ids == EOS), ids, *rest)
+
+    monkeypatch.setattr(Beams, "advance", dearer_ends)
+    assert not twins.same_search(model_of().config, native.generation())
 
 
 def test_another_search_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ CHOICES: list[dict[str, Any]] = [
     {"positions": "learned", "max_positions": 8},
     {"tied_embeddings": "none"},
     {"head_size": 5, "d_model": 7, "num_heads": 3, "positions": "learned"},
+    {"norm": "pre", "activation": "gelu", "tied_embeddings": "target", "initial_gain": 9.25},
 ]
 
 
@@ -72,6 +73,17 @@ def test_a_change_of_one_alone_is_found(change: str, monkeypatch: pytest.MonkeyP
     if change == "packed attention":
         monkeypatch.setattr(attention, name, getattr(packed, name))
     assert packed_difference(ModelConfig()) > TOLERANCE
+
+
+def test_weights_that_are_frozen_where_they_are_made_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Transformer.__init__
+
+    def frozen(self: Transformer, *given: Any, **options: Any) -> None:
+        made(self, *given, **options)
+        self.target_embedding.requires_grad_(False)
+
+    monkeypatch.setattr(Transformer, "__init__", frozen)
+    assert packed_difference(ModelConfig()) < 1e-5
 
 
 def test_a_change_of_both_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
