@@ -221,13 +221,12 @@ class Translator:
         Raises OptionError for options that need a search to be over before anything can be said.
         """
         line, options = text_of(line, "line"), options or Options()
-        if not isinstance(options, Options):
-            raise OptionError(f"options are {options!r:.60}: give Options(beam_size=1)")
+        demands = self._demands(options)
         for name in ("beam_size", "n_best", "require", "diverse", "alignments"):
             value = getattr(options, name)
             if value is True or (value and value not in (1, ())):
                 raise SearchOptionError(f"{{{name}}}: only greedy search and sampling can be streamed", **{name: value})
-        return self._tokens(line, self._demands(options))
+        return self._tokens(line, demands)
 
     def _tokens(self, line: str, demands: Demands) -> Iterator[str]:
         """`stream_tokens` of options that have been checked."""

@@ -1,7 +1,7 @@
 """Whether the compiled decoder does what the model and the search do that are written to be read.
 
 After a change to one of them the other would go on as before, and translate with a model that is not the one that was
-trained. So before it is used it is tried on a small model, once a process, which takes some milliseconds.
+trained. So before it is used it is tried on a small model, once a process.
 
 Shapes: as in scorer.py.
 """
