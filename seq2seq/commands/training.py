@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +17,9 @@ from seq2seq.commands.common import (
     tell,
 )
 from seq2seq.errors import OptionError, UserError
+
+if TYPE_CHECKING:
+    from seq2seq.config import Config
 
 
 def train(
@@ -55,7 +60,6 @@ def train(
         raise OptionError("--resume and --overwrite exclude each other")
     if run_dir_ == "":  # as a variable of a script that was not set
         raise OptionError("--run-dir is empty: name a folder")
-    run_dir = None if run_dir_ is None else Path(run_dir_)
     paths = {
         "train_source": source, "train_target": target, "valid_source": valid_source, "valid_target": valid_target,
         "test_source": test_source, "test_target": test_target,
@@ -63,34 +67,27 @@ def train(
     corpus = {name: value for name, value in paths.items() if value}
     if corpus and not (source and target):
         raise OptionError("--source and --target belong together: give both (validation and test files come on top)")
-    init_from = None if init_from_ is None else _initial(init_from_, set_ or [])
-    if init_from is not None and run_dir is None:
-        run_dir = Path("runs") / f"{init_from.resolve().name}-finetuned"
-    set_corpus = any(change.strip().startswith(("data.train", "data.dataset")) for change in set_ or [])
-    if resume and config is None and run_dir is None and init_from is None and (corpus or set_corpus):
-        run_dir = Path("runs") / (preset or "run")
-    # Before the others: it may be a pipe, or a link.
-    given = bool(corpus) or set_corpus
-    own = _own_recipe(config, preset, run_dir, init_from, resume=resume, given=given, shown=print_config)
-    config = own or config
-    if config is None and not corpus and not set_corpus and not print_config:
-        if run_dir is not None and (run_dir / "config.toml").exists():
-            raise OptionError(f"nothing to train on: to go on with the run in {run_dir}, add --resume")
-        raise OptionError("nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target")
-    from seq2seq.recipe import dump_config, load_config, refuse_fetching, toml_text
-
-    changes = [*(set_ or []), *([f"training.init_from={toml_text(str(init_from))}"] if init_from is not None else [])]
-    settings = load_config(config, preset=preset, overrides=changes, data=corpus or None, own=own is not None)
+    asked = _Asked(
+        config=config,
+        preset=preset,
+        corpus=corpus,
+        changes=set_ or [],
+        init_from=None if init_from_ is None else _initial(init_from_, set_ or []),
+        run_dir=None if run_dir_ is None else Path(run_dir_),
+        resume=resume,
+        shown=print_config,
+    )
+    settings = asked.settings()
     if print_config:
+        from seq2seq.recipe import dump_config
+
         print(dump_config(settings, name_unset=True), end="")
-        return
-    if own is not None:
-        from seq2seq.text.download import downloads_in_use
+    else:
+        _train(settings, asked.folder(settings), resume=resume, overwrite=overwrite, quiet=quiet)
 
-        needed = downloads_in_use(settings.data) if resume else settings.data.downloads
-        refuse_fetching(needed, str(own))
-    folder = run_dir or Path("runs") / (config.stem if config is not None else settings.preset or "run")
 
+def _train(settings: Config, folder: Path, *, resume: bool, overwrite: bool, quiet: bool) -> None:
+    """Trains, shows how it goes, and says how to go on where it is stopped."""
     from seq2seq import pipeline
     from seq2seq.progress import TrainingProgress, describe_outcome
     from seq2seq.run import Run, resume_command
@@ -128,48 +125,102 @@ def _initial(name: str, changes: list[str]) -> Path:
     return init_from
 
 
-def _own_recipe(
-    config: Path | None,
-    preset: str | None,
-    run_dir: Path | None,
-    init_from: Path | None,
-    *,
-    resume: bool,
-    given: bool,
-    shown: bool,
-) -> Path | None:
-    """The config.toml of a run, where it is to serve as the recipe: of the run that is resumed, fine-tuned or shown.
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the command line says of a training, and what follows from it: the settings and the folder.
 
-    given: a corpus is, so that a run of which there is nothing yet can begin. shown: nothing is trained.
+    corpus: the files given, by their names in `[data]`. changes: what --set says. shown: nothing is trained.
     """
-    if config is not None:
-        return None
-    begun = run_dir is None or (run_dir / "config.toml").exists()
-    if resume and (begun or not (given or init_from is not None)):
-        if run_dir is None:
-            raise OptionError("--resume: which run? Name its folder with --run-dir")
-        if not run_dir.is_dir():
-            raise UserError(f"--resume: {run_dir}: no such run folder; check the path")
-        if not (run_dir / "config.toml").exists():
-            raise UserError(f"--resume: {run_dir}: nothing was trained there yet; give recipe or corpus as well")
-        folder = run_dir
-    elif init_from is not None and preset is None:
-        folder = init_from
-    elif shown and run_dir is not None and preset is None and not given:
-        folder = run_dir
-    else:
-        return None
-    from seq2seq.run import Run
 
-    try:
-        own = Run.open(folder).config()  # a stranger's: what is no plain file of its own is refused
-    except UserError as error:
-        name = "--init-from" if folder == init_from else "--resume" if resume else "--run-dir"
-        raise type(error)(f"{name}: {error}") from None
-    if preset not in (None, own.preset):
-        began = f"with preset {own.preset}" if own.preset else "without a preset"
-        raise OptionError(f"--preset {preset}: {folder} began {began}; leave --preset out")
-    return folder / "config.toml"
+    config: Path | None
+    preset: str | None
+    corpus: dict[str, str]
+    changes: list[str]
+    init_from: Path | None
+    run_dir: Path | None
+    resume: bool
+    shown: bool
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a corpus, by files or by --set, so that a run of which there is nothing yet can begin."""
+        by_set = any(change.strip().startswith(("data.train", "data.dataset")) for change in self.changes)
+        return bool(self.corpus) or by_set
+
+    @property
+    def place(self) -> Path | None:
+        """The run's folder, where it is known before there are settings."""
+        if self.run_dir is not None:
+            return self.run_dir
+        if self.init_from is not None:
+            return Path("runs") / f"{self.init_from.resolve().name}-finetuned"
+        if self.resume and self.config is None and self.given:
+            return Path("runs") / (self.preset or "run")
+        return None
+
+    def folder(self, settings: Config) -> Path:
+        return self.place or Path("runs") / (self.config.stem if self.config is not None else settings.preset or "run")
+
+    def settings(self) -> Config:
+        """The recipe with all changes. Raises OptionError or UserError where there is nothing to train on."""
+        own = self.own_recipe  # before the others: it may be a pipe, or a link
+        recipe = own or self.config
+        if recipe is None and not self.given and not self.shown:
+            if self.place is not None and (self.place / "config.toml").exists():
+                raise OptionError(f"nothing to train on: to go on with the run in {self.place}, add --resume")
+            raise OptionError(
+                "nothing to train on: give a recipe such as data/quickstart.toml, or --source and --target"
+            )
+        from seq2seq.recipe import load_config, refuse_fetching, toml_text
+
+        changes = list(self.changes)
+        if self.init_from is not None:
+            changes.append(f"training.init_from={toml_text(str(self.init_from))}")
+        data = self.corpus or None
+        settings = load_config(recipe, preset=self.preset, overrides=changes, data=data, own=own is not None)
+        if own is not None and not self.shown:
+            from seq2seq.text.download import downloads_in_use
+
+            needed = downloads_in_use(settings.data) if self.resume else settings.data.downloads
+            refuse_fetching(needed, str(own))
+        return settings
+
+    @cached_property
+    def own_recipe(self) -> Path | None:
+        """The config.toml of a run, where it serves as the recipe: of the one resumed, fine-tuned or shown."""
+        folder, option_name = self._own_folder()
+        if folder is None:
+            return None
+        from seq2seq.run import Run
+
+        try:
+            own = Run.open(folder).config()  # a stranger's: what is no plain file of its own is refused
+        except UserError as error:
+            raise type(error)(f"{option_name}: {error}") from None
+        if self.preset not in (None, own.preset):
+            began = f"with preset {own.preset}" if own.preset else "without a preset"
+            raise OptionError(f"--preset {self.preset}: {folder} began {began}; leave --preset out")
+        return folder / "config.toml"
+
+    def _own_folder(self) -> tuple[Path | None, str]:
+        """The run whose recipe is taken, and the option that named it."""
+        if self.config is not None:
+            return None, ""
+        place = self.place
+        begun = place is None or (place / "config.toml").exists()
+        if self.resume and (begun or not (self.given or self.init_from is not None)):
+            if place is None:
+                raise OptionError("--resume: which run? Name its folder with --run-dir")
+            if not place.is_dir():
+                raise UserError(f"--resume: {place}: no such run folder; check the path")
+            if not begun:
+                raise UserError(f"--resume: {place}: nothing was trained there yet; give recipe or corpus as well")
+            return place, "--resume"
+        if self.init_from is not None and self.preset is None:
+            return self.init_from, "--init-from"
+        if self.shown and place is not None and self.preset is None and not self.given:
+            return place, "--run-dir"
+        return None, ""
 
 
 def verify_resume(
