@@ -1,21 +1,49 @@
-"""What tests of several folders share: an observer of trainings, pairs to copy, and every output that there is."""
+"""What tests of several folders share: messages of errors, an observer of trainings, pairs to copy, every output."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seq2seq.errors import UserError
 from seq2seq.model import native
 from seq2seq.model.transformer import BOS, EOS, Transformer
+
+
+def message_of(kind: type[UserError], work: Callable[[], object], *parts: str, pattern: str = "") -> str:
+    """The message of the error of this kind that `work` raises: one line that matches and has all the parts in it."""
+    with pytest.raises(kind, match=pattern) as caught:
+        work()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+    return message
+
+
+def write(path: Path, text: str | bytes) -> str:
+    """Writes a file as it is given, line ends and all; its name."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    return str(path)
+
+
+def on_one_thread() -> Iterator[None]:
+    """For a fixture: small models are quicker so, the more so where the machine is busy; and sums come in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @dataclass

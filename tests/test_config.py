@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import message_of
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -48,15 +49,8 @@ length_penalty = 1.0
 
 
 def fails(work: Callable[[], object], *parts: str) -> str:
-    """The message of the ConfigError that `work` raises: one line, exit code 2, with all the parts in it."""
-    with pytest.raises(ConfigError) as caught:
-        work()
-    message = str(caught.value)
-    assert caught.value.exit_code == 2
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
-    return message
+    assert ConfigError.exit_code == 2
+    return message_of(ConfigError, work, *parts)
 
 
 def write(folder: Path, text: str | bytes, name: str = "recipe.toml") -> Path:

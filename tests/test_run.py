@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -76,15 +77,7 @@ def finished(tmp_path: Path, tokenizers: dict[bool, Tokenizer]) -> Run:
 
 
 def fails(work: Callable[[], object], *parts: str) -> str:
-    """The message of the RunError that `work` raises: one line with all the parts in it."""
-    with pytest.raises(RunError) as caught:
-        work()
-    message = str(caught.value)
-    assert caught.value.exit_code == 1
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
-    return message
+    return message_of(RunError, work, *parts)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from helpers import message_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file as save_arrays
@@ -61,12 +62,7 @@ def finished(tmp_path: Path, tokenizer: Tokenizer) -> Run:
 
 
 def fails(work: Callable[[], object], *parts: str, kind: type[UserError] = UserError) -> None:
-    with pytest.raises(kind) as caught:
-        work()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
+    message_of(kind, work, *parts)
 
 
 def rewrite(run: Run, tensors: dict[str, torch.Tensor]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from helpers import on_one_thread
 from torch import Tensor
 
 from seq2seq.config import ModelConfig
@@ -64,11 +65,7 @@ def score_again(model: Transformer, source: Tensor, hypotheses: list[Hypothesis]
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Models of this size are quicker without threads, the more so where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    yield from on_one_thread()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from helpers import on_one_thread
 from torch import Tensor
 
 from seq2seq.config import ModelConfig
@@ -43,11 +44,7 @@ def build_batch(seed: int, source_lengths: list[int], target_lengths: list[int])
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Models of this size are quicker without threads, the more so where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    yield from on_one_thread()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers import message_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,17 +42,8 @@ any_line = st.text(characters, max_size=12)
 pairs = st.lists(st.tuples(any_line, any_line), max_size=12)
 
 
-def write(path: Path, text: str | bytes) -> str:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-    return str(path)
-
-
 def fails(pattern: str, work: Callable[[], object]) -> str:
-    """The message of the DataError that `work` raises: one line that matches."""
-    with pytest.raises(DataError, match=pattern) as caught:
-        work()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return message_of(DataError, work, pattern=pattern)
 
 
 def text_corpus(path: Path, rows: list[tuple[str, str]]) -> TextCorpus:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import message_of, write
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,17 +28,8 @@ characters = st.characters(exclude_categories=["Cs"], exclude_characters="\n") |
 line = st.text(characters, max_size=12).filter(lambda text: not text.endswith("\r"))
 
 
-def write(path: Path, text: str | bytes) -> str:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-    return str(path)
-
-
 def fails(pattern: str, work: Callable[[], object]) -> str:
-    """The message of the DataError that `work` raises: one line that matches."""
-    with pytest.raises(DataError, match=pattern) as caught:
-        work()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return message_of(DataError, work, pattern=pattern)
 
 
 # Lines

@@ -14,12 +14,12 @@ from typing import Literal
 
 import pytest
 import sentencepiece
+from helpers import message_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seq2seq.text.tokenizer as tokenizer_module
 from seq2seq.config import ConfigError, TokenizerConfig
-from seq2seq.errors import UserError
 from seq2seq.recipe import build_config
 from seq2seq.text.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, TokenizerError, read_model
 
@@ -82,12 +82,7 @@ def foreign_model(*, pad: int = 3, unk: int = 0, bos: int = 1, eos: int = 2) -> 
 
 
 def fails(pattern: str, work: Callable[[], object]) -> str:
-    """The message of the TokenizerError that `work` raises: one line that matches."""
-    with pytest.raises(TokenizerError, match=pattern) as caught:
-        work()
-    assert isinstance(caught.value, UserError)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return message_of(TokenizerError, work, pattern=pattern)
 
 
 # Text to pieces and back
