@@ -38,28 +38,37 @@ class Named:
 class SearchOptionError(OptionError):
     """Options of a search that are wrong, named as they are in Python, or (`typed`) as on the command line.
 
-    template: the message, with {name} or {name.name} (see `Named`) where the option `name` is mentioned.
+    template: the message, with {name} or {name.name} (see `Named`) where the option `name` is mentioned; remedy: its
+    end, likewise, where the problem is also told without it.
     """
 
-    def __init__(self, template: str, **values: object) -> None:
-        self.template, self.values = template, values
+    def __init__(self, template: str, remedy: str = "", /, **values: object) -> None:
+        self.template, self.remedy, self.values = template, remedy, values
         super().__init__(self._message(typed=False))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process: of an exception pickle keeps its message alone, which is no template."""
-        return _search_option_error, (self.template, self.values)
+        return _search_option_error, (self.template, self.remedy, self.values)
 
     @property
     def typed(self) -> str:
         """The message for who typed the options."""
         return self._message(typed=True)
 
+    @property
+    def problem(self) -> str:
+        """The message without the remedy."""
+        return self._formatted(self.template, typed=False)
+
     def _message(self, *, typed: bool) -> str:
-        return self.template.format(**{name: Named(name, value, typed=typed) for name, value in self.values.items()})
+        return self._formatted(f"{self.template}: {self.remedy}" if self.remedy else self.template, typed=typed)
+
+    def _formatted(self, template: str, *, typed: bool) -> str:
+        return template.format(**{name: Named(name, value, typed=typed) for name, value in self.values.items()})
 
 
-def _search_option_error(template: str, values: dict[str, object]) -> SearchOptionError:
-    return SearchOptionError(template, **values)
+def _search_option_error(template: str, remedy: str, values: dict[str, object]) -> SearchOptionError:
+    return SearchOptionError(template, remedy, **values)
 
 
 def unreadable(path: Path, error: OSError, what: str = "file") -> str:

@@ -122,10 +122,12 @@ def translate(
 
         translator = load_translator([Run.open(one) for one in (run, *(ensemble or ()))], precision_name, threads)
     else:
-        if ensemble or beside:
-            raise OptionError(
-                f"--ensemble, --prefix-file and --require-file: not with --engine {engine}; use --engine torch"
-            )
+        torch_only = {
+            "--ensemble": ensemble, "--prefix-file": prefix_file, "--ban-file": ban_file,
+            "--require-file": require_file,
+        }  # fmt: skip
+        if given := [name for name, value in torch_only.items() if value]:
+            raise OptionError(f"{' and '.join(given)}: not with --engine {engine}; use --engine torch")
         scores = n_best > 1 or format_ == "jsonl"
         other = quantization or "float32"
         translator = _other_engine(engine, run, precision, other, threads, options, scores=scores)

@@ -123,8 +123,7 @@ class Asking:
             try:
                 demands = demands.requiring(phrase)
             except SearchOptionError as error:
-                problem = str(error).rpartition(": ")[0]  # without the remedy
-                self.warn(f"line {number}: {problem}; it is translated without")
+                self.warn(f"line {number}: {error.problem}; it is translated without")
                 possible = False
         if demands is not general and (remark := demands.narrow_beam()):
             self.warn(f"line {number}: {remark}")
@@ -138,15 +137,14 @@ class Asking:
             forced = demands.prefix_pieces(prefix)
             if len(forced) >= self.longest_output:
                 raise SearchOptionError(
-                    f"{{prefix}} has {len(forced)} pieces; the model's learned positions end at {self.longest_output}: "
+                    f"{{prefix}} has {len(forced)} pieces; the model's learned positions end at {self.longest_output}",
                     "shorten it",
                     prefix=prefix,
                 )
         except SearchOptionError as error:
             if demands.options.prefix:  # of all lines
                 raise
-            problem = str(error).rpartition(": ")[0]
-            self.warn(f"line {number}: {problem}; it is translated without")
+            self.warn(f"line {number}: {error.problem}; it is translated without")
             return None
         return forced
 

@@ -51,7 +51,7 @@ class Demands:
     def requiring(self, phrase: str) -> Demands:
         """These, and another required phrase. Raises OptionError where it cannot be."""
         if not phrase.strip():
-            raise SearchOptionError("{require.name}: a phrase is empty: leave it out", require=(phrase,))
+            raise SearchOptionError("{require.name}: a phrase is empty", "leave it out", require=(phrase,))
         if phrase in self.options.require:
             return self
         wanted = (*self.options.require, phrase)
@@ -70,7 +70,7 @@ class Demands:
         for phrase, pieces in zip(self.options.require, phrases, strict=True):
             if UNK in pieces or not pieces:
                 raise SearchOptionError(
-                    "{require}: the model's vocabulary cannot write it: leave it out", require=phrase
+                    "{require}: the model's vocabulary cannot write it", "leave it out", require=phrase
                 )
         self._wanted = dict(zip(self.options.require, map(tuple, phrases), strict=True))
         self._check_possible(phrases)
@@ -107,12 +107,12 @@ class Demands:
         for phrase, pieces in zip(options.require, phrases, strict=True):
             if self.banned is not None and self.banned.found_in(phrase):
                 raise SearchOptionError(
-                    "{require} has words in it that {ban.name} rules out: leave one of them out",
+                    "{require} has words in it that {ban.name} rules out", "leave one of them out",
                     require=phrase, ban=options.ban,
                 )  # fmt: skip
             if options.max_length is not None and len(pieces) > options.max_length:
                 raise SearchOptionError(
-                    f"{{require}} has {len(pieces)} pieces, more than {{max_length}}: raise {{max_length.name}}",
+                    f"{{require}} has {len(pieces)} pieces, more than {{max_length}}", "raise {max_length.name}",
                     require=phrase, max_length=options.max_length,
                 )  # fmt: skip
 
@@ -120,10 +120,10 @@ class Demands:
         """The pieces of a forced beginning. Raises OptionError where the vocabulary cannot write it."""
         pieces = self._pieces(prefix)
         if UNK in pieces:
-            raise SearchOptionError("{prefix}: the model's vocabulary cannot write it: change it", prefix=prefix)
+            raise SearchOptionError("{prefix}: the model's vocabulary cannot write it", "change it", prefix=prefix)
         if self.options.max_length is not None and len(pieces) > self.options.max_length:
             raise SearchOptionError(
-                f"{{prefix}} has {len(pieces)} pieces, more than {{max_length}}: raise {{max_length.name}}",
+                f"{{prefix}} has {len(pieces)} pieces, more than {{max_length}}", "raise {max_length.name}",
                 prefix=prefix, max_length=self.options.max_length,
             )  # fmt: skip
         return pieces

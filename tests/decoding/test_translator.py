@@ -513,6 +513,16 @@ def test_an_ensemble_of_one_model_twice_is_that_model(
         assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
+@pytest.mark.parametrize("option", ["--ensemble", "--ban-file", "--prefix-file", "--require-file"])
+def test_ctranslate2_refuses_what_only_torch_can_do(tiny_run: Any, tmp_path: Path, translate: Cli, option: str) -> None:
+    file = tmp_path / "phrases"
+    file.write_text("Hund\n")
+    given = tiny_run.path if option == "--ensemble" else file
+    result = translate("--engine", "ctranslate2", option, given, lines=[LINE], code=2)
+    assert f"{option}: not with --engine ctranslate2; use --engine torch" in result.err
+    assert not result.out
+
+
 def test_an_ensemble_needs_one_vocabulary(tiny_run: Any, tmp_path: Path, translate: Cli) -> None:
     import shutil
 
