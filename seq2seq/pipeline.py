@@ -250,6 +250,7 @@ def _source_hashes(
     config: Config, run: Run, corpora: Corpora, initial: InitialRun | None, observer: Observer
 ) -> Hashes | None:
     """Of all sources that the model has seen when it is trained, those of an earlier training included."""
+    observer.working("hashing the sources", total=len(corpora.train_text))
     hashes = source_hashes(corpora.train_text)
     if not config.training.init_from:
         return hashes
@@ -297,6 +298,7 @@ def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Ob
             past = f"step {trainer.state.step:,} is at or past the end that is asked for"
             observer.message(f"{early_end(config.training, trainer.state) or past}: nothing is trained")
         return
+    observer.working("trying the largest batches")
     decode = _validator(config, corpora, longest=True)
     mapped = corpora.train.path.stat().st_size
     forecast = preflight(config, trainer, decode, tell=observer.message, mapped=mapped, resumed=resumed)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
-from rich.text import Text
 
 if TYPE_CHECKING:
     from seq2seq.config import Config
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 WIDE = 96  # columns of a terminal that has room for all of the live line
+SILENCE = 10  # seconds after which a log, too, is told what is being prepared
+LONG_SILENCE = 60  # and of the same again
 
 
 class TrainingProgress:
-    """Shows step, loss, target tokens a second, learning rate, time left and validation BLEU.
+    """Shows what is prepared; then step, loss, target tokens a second, learning rate, time left and validation BLEU.
 
-    Use it as a context manager. quiet: only validations and messages.
+    The time left is by the trainer's own clock, which knows of a run's earlier sittings. Use it as a context manager.
+    quiet: only validations and messages.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -34,17 +37,19 @@ class TrainingProgress:
         self.quiet = quiet
         self._bleu: list[str] = []
         self._progress = Progress(
-            TextColumn("step {task.fields[steps]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[work]}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=24)),  # gives way on a narrow terminal
             TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
-            _TimeLeft(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=self.console,
             transient=True,
             refresh_per_second=4,
             expand=True,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=None, steps="0", numbers="", left=None, visible=False)
+        self._task = self._progress.add_task("", total=None, work="", numbers="", left="", visible=False)
+        self._work = ""
+        self._told = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
         self._progress.start()
@@ -55,9 +60,23 @@ class TrainingProgress:
 
     def message(self, text: str) -> None:
         self.console.print(text, markup=False)
+        self._told = time.monotonic()
+
+    def working(self, what: str, done: int = 0, total: int | None = None) -> None:
+        count = f"{done:,}" + (f" of {total:,}" if total else "") + " pairs"
+        self._progress.update(
+            self._task, total=total, completed=done, work=what, numbers=count if done else "", left="", visible=True
+        )
+        begins, self._work = what != self._work, what
+        if begins:
+            self._progress.refresh()  # it may leave no time for the display
+        if self._progress.disable and not self.quiet:
+            silence = time.monotonic() - self._told
+            if silence > LONG_SILENCE or (begins and silence > SILENCE):
+                self.message(f"{what}: {count}" if done else what)
 
     def progress(self, record: Mapping[str, Any]) -> None:
-        horizon, step, left = record["horizon"], record["step"], record["time_left"]
+        horizon, step, left = record["horizon"], record["step"], f"{_clock(record['time_left'])} left"
         steps = f"{step:,}" + (f"/{horizon:,}" if horizon else "")
         speed, rate = f"{record['target_tokens_per_second']:,} tokens/s", f"lr {record['learning_rate']:.2e}"
         parts = [f"loss {_loss(record['nll'])}", speed, rate, *self._bleu]
@@ -65,9 +84,9 @@ class TrainingProgress:
             parts.remove(rate)
         numbers = "  ".join(parts)
         if self._progress.disable and not self.quiet:
-            self.message(f"step {steps}  {numbers}  {_clock(left)} left")
+            self.message(f"step {steps}  {numbers}  {left}")
         self._progress.update(
-            self._task, total=horizon, completed=step, steps=steps, numbers=numbers, left=left, visible=True
+            self._task, total=horizon, completed=step, work=f"step {steps}", numbers=numbers, left=left, visible=True
         )
 
     def validation(self, record: Mapping[str, Any]) -> None:
@@ -77,13 +96,6 @@ class TrainingProgress:
             self._bleu = [f"BLEU {bleu:.1f}"]
             text += f"  BLEU {bleu:.2f}"
         self.message(text)
-
-
-class _TimeLeft(ProgressColumn):
-    """Time left by the trainer's own clock: the bar's would not know of a run's earlier sittings."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{_clock(task.fields['left'])} left")
 
 
 def _loss(value: float | None) -> str:

@@ -51,11 +51,15 @@ class Listener:
     """An observer of a training that remembers."""
 
     messages: list[str] = field(default_factory=list)
+    work: list[tuple[str, int, int | None]] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     validations: list[dict[str, Any]] = field(default_factory=list)
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+    def working(self, what: str, done: int = 0, total: int | None = None) -> None:
+        self.work.append((what, done, total))
 
     def progress(self, record: Mapping[str, Any]) -> None:
         self.reports.append(dict(record))

@@ -194,6 +194,30 @@ def test_every_line_of_the_metrics_is_an_object(finished: Finished) -> None:
     assert all(0 <= record["valid_bleu"] <= 100 for record in validations)
 
 
+def test_an_observer_is_told_what_comes_before_and_after_the_steps(finished: Finished) -> None:
+    work = finished.listener.work
+    assert list(dict.fromkeys(what for what, *_ in work)) == [
+        "reading", f"learning {finished.config.tokenizer.vocab_size:,} pieces", "encoding",
+        "trying the largest batches", "hashing the sources", "validating the final model",
+    ]  # fmt: skip
+    read = finished.info["corpus"]["read"]
+    assert ("encoding", read, read) in work
+
+
+def test_a_single_checkpoint_is_not_validated_twice(tmp_path: Path, data: dict[str, str]) -> None:
+    listener = Listener()
+    one = {"average": "best", "average_checkpoints": 1}
+    outcome = train(configured(data, training=one), tmp_path / "run", listener)
+    assert "validating the final model" not in [what for what, *_ in listener.work]
+    info = outcome.run.info()
+    [step] = info["training"]["averaged_steps"]
+    [known] = [validation["valid_bleu"] for validation in listener.validations if validation["step"] == step]
+    assert info["validation"]["bleu"] == known
+    translated = Translator(tmp_path / "run").translate([source for source, _ in VALID], beam_size=1)
+    bleu = corpus_bleu([result.text for result in translated], [target for _, target in VALID], "13a")
+    assert known == pytest.approx(bleu, abs=1e-3)
+
+
 def test_the_model_is_the_mean_of_the_checkpoints_it_names(finished: Finished) -> None:
     run = finished.outcome.run
     assert finished.info["training"]["averaged_steps"] == [5, 10]

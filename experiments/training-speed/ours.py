@@ -29,6 +29,8 @@ class Listener:
     def message(self, text: str) -> None:
         print(text, file=sys.stderr)
 
+    def working(self, what: str, done: int = 0, total: int | None = None) -> None: ...
+
     def progress(self, record: Mapping[str, Any]) -> None:
         print(dict(record), file=sys.stderr)
 

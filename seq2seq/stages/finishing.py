@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from seq2seq.decoding.translator import Translator
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.machine import peak_memory_bytes
 from seq2seq.run import Run, resume_command
-from seq2seq.run_folder.checkpoints import MODEL
+from seq2seq.run_folder.checkpoints import MODEL, Checkpoint
 from seq2seq.run_folder.files import RunError, write_atomic
 from seq2seq.run_folder.model_card import is_card, is_of_another_model, model_card
 from seq2seq.run_folder.resume_rules import check_identity
@@ -147,7 +147,10 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     chosen = choose_checkpoints(config.training, sound, trainer.state)
     tensors = average_checkpoints(chosen)
     load_weights(trainer.model, tensors, str(chosen[-1].path))
-    bleu = trainer.evaluate(trainer.model) if trainer.evaluate is not None else None
+    bleu = _known_bleu(chosen, trainer.state)
+    if bleu is None and trainer.evaluate is not None:
+        trainer.observer.working("validating the final model")
+        bleu = trainer.evaluate(trainer.model)
     info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
     run.write_model(tensors, info)
     trainer.observer.message(_describe_model(info))
@@ -159,6 +162,13 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     else:
         write_atomic(card, model_card(config, info).encode())
     _draw_curves(run, trainer.observer.message)
+
+
+def _known_bleu(chosen: Sequence[Checkpoint], state: TrainingState) -> float | None:
+    """What the model scores on the validation set, where it is a single checkpoint that was validated as it is."""
+    if len(chosen) > 1:
+        return None
+    return next((one["valid_bleu"] for one in state.validations if one["step"] == chosen[0].step), None)
 
 
 def _describe_model(info: dict[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,10 @@ from seq2seq.training.state import Observer
 from seq2seq.training.validation import LONGEST_VALIDATED
 
 MIN_QUOTED = 0.02  # of the pairs of a table: fewer are likely to be quotations
+OFTEN = 5_000  # pairs after which it is told how many were read
+MANY = 200_000  # pairs: learning a vocabulary of more takes a while, in which nothing can be told
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     ensure_downloads(downloads_in_use(data) if resume else data.downloads, observer.message)
     if resume:
         check_files(data)
+    pairs = _counted(read_pairs(data, "train"), observer)
     text, counts = build_text_corpus(
-        read_pairs(data, "train"), folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
+        pairs, folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
     )
     if not len(text):
         raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
@@ -67,12 +73,19 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     elif initial is not None:
         tokenizer = initial.tokenizer()
     else:
+        what = f"learning {config.tokenizer.vocab_size:,} pieces"
+        observer.working(what)
+        if len(text) > MANY:
+            observer.message(f"{what} from {len(text):,} pairs: this takes a while")
         seed = derived_seed(config.training.seed, "tokenizer") % 2**31
         tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed, pairs=len(text))
         if resume:
             _check_made_anew(run, tokenizer)
     encode = tokenizer.encode_source, tokenizer.encode_target
-    train = build_piece_corpus(text, *encode, data, folder / "train.pieces", counts, filters=True)
+    train = build_piece_corpus(
+        text, *encode, data, folder / "train.pieces", counts, filters=True,
+        progress=lambda done: observer.working("encoding", done, len(text)),
+    )  # fmt: skip
     if not len(train):
         raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
     valid = None
@@ -96,6 +109,14 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
         _check_validation(config, valid)
         identity["validation"] = content_hash(valid.path)
     return Corpora(train, text, valid, valid_text, test_text, counts, tokenizer, identity)
+
+
+def _counted(items: Iterable[One], observer: Observer) -> Iterator[One]:
+    """Passes on what is read, and tells how much it was."""
+    for number, item in enumerate(items):
+        if number % OFTEN == 0:
+            observer.working("reading", number)
+        yield item
 
 
 def _remark_on_quotes(text: TextCorpus) -> str | None:

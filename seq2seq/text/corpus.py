@@ -208,12 +208,13 @@ def build_piece_corpus(
     counts: FilterCounts | None,
     *,
     filters: bool,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> PieceCorpus:
     """Encodes the pairs to an Arrow file at `path`, which appears whole or not at all.
 
     With `filters`, pairs outside the lengths and the length ratio of [data] are dropped, as are those without a single
-    piece on a side. counts: where the reasons are added and `kept` is set; None counts nothing. Raises DataError where
-    the file cannot be written.
+    piece on a side. counts: where the reasons are added and `kept` is set; None counts nothing. progress: is told how
+    many pairs are done. Raises DataError where the file cannot be written.
     """
     counts = counts if counts is not None else FilterCounts()
     start = 0
@@ -226,6 +227,7 @@ def build_piece_corpus(
             if rows:
                 writer.write_batch(pa.record_batch(list(zip(*rows, strict=True)), schema=PIECE_SCHEMA))
             start += len(sources)
+            progress(start)
     corpus = PieceCorpus(path)
     counts.kept = len(corpus)
     return corpus

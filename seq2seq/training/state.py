@@ -29,6 +29,9 @@ class Observer(Protocol):
     def message(self, text: str) -> None:
         """A line for people."""
 
+    def working(self, what: str, done: int = 0, total: int | None = None) -> None:
+        """Often, while data is prepared or a model finished: with what, and of how many pairs it is done so far."""
+
     def progress(self, record: Mapping[str, Any]) -> None:
         """Every few steps; the same record that metrics.jsonl gets, `horizon`, and `time_left` in seconds, or None."""
 
