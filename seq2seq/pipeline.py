@@ -28,6 +28,7 @@ from seq2seq.run_folder.resume_rules import check_changes, check_identity, check
 from seq2seq.run_folder.run_files import CORPUS, check_place
 from seq2seq.run_folder.weights import build_model
 from seq2seq.runtime import choose_device, choose_precision, derived_seed, emulated, precision_name, set_up_cpu
+from seq2seq.stages import kept_corpus
 from seq2seq.stages.advice import about_corpora, about_settings
 from seq2seq.stages.finetuning import Hashes, InitialRun, all_sources, initial_run
 from seq2seq.stages.finishing import Outcome, finish, finished_already, model_stands, translate_test_set
@@ -103,7 +104,7 @@ def _train(
 ) -> Outcome:
     """All that `train` does with a run that is locked and has something left to do."""
     with contextlib.ExitStack() as opened:
-        opened.callback(shutil.rmtree, run.path / CORPUS, ignore_errors=True)
+        opened.enter_context(_prepared(run))
         threads = set_up_cpu(config.training.num_threads)
         _check_tokenization(config)
         for remark in about_settings(config):
@@ -127,6 +128,7 @@ def _train(
         for remark in about_corpora(config, corpora, hashes):
             observer.message(remark)
         _write_beginning(config, run, corpora, hashes, overwrite=overwrite)
+        kept_corpus.keep(run.path / CORPUS, config, corpora.tokenizer.content_hash(), corpora.counts)
         with _telling_how_to_go_on(run):
             with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                 trainer.train(validate_first=initial is not None)
@@ -184,6 +186,23 @@ def _without_searching_for_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextlib.contextmanager
+def _prepared(run: Run) -> Iterator[None]:
+    """The prepared corpus goes when training ends, or fails; what is stopped after its beginning will want it again."""
+    folder = run.path / CORPUS
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        if isinstance(stopped, UntestedError):
+            shutil.rmtree(folder, ignore_errors=True)
+        kept_corpus.tidy(folder)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -301,7 +320,10 @@ def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Ob
     observer.working("trying the largest batches")
     decode = _validator(config, corpora, longest=True)
     mapped = corpora.train.path.stat().st_size
-    forecast = preflight(config, trainer, decode, tell=observer.message, mapped=mapped, resumed=resumed)
+    prepared = sum(path.stat().st_size for path in corpora.train.path.parent.iterdir())
+    forecast = preflight(
+        config, trainer, decode, tell=observer.message, mapped=mapped, prepared=prepared, resumed=resumed
+    )
     observer.message(forecast.describe())
 
 

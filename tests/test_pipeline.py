@@ -22,7 +22,7 @@ from helpers import Listener, message_of
 from safetensors.torch import load_file
 
 from seq2seq import pipeline
-from seq2seq.config import Config
+from seq2seq.config import DATA_PATHS, Config
 from seq2seq.decoding.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.evaluation.metrics import corpus_bleu
@@ -202,6 +202,22 @@ def test_an_observer_is_told_what_comes_before_and_after_the_steps(finished: Fin
     ]  # fmt: skip
     read = finished.info["corpus"]["read"]
     assert ("encoding", read, read) in work
+
+
+def test_too_little_space_for_the_prepared_corpus_is_told_first(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = sum(Path(getattr(finished.config.data, name)).stat().st_size for name in DATA_PATHS[:6])
+    for free in (2 * raw, 2 * raw - 1):
+        monkeypatch.setattr("seq2seq.stages.preparing.free_space", lambda _, free=free: free)
+        listener = Listener()
+        with pytest.raises(Interrupted):
+            train(finished.config, tmp_path / f"{free}", listener, stop=lambda: True)
+        remarks = [text for text in listener.messages if "the prepared corpus may come to" in text]
+        if free == 2 * raw:
+            assert not remarks
+        else:
+            assert remarks == [listener.messages[0]] and f"{tmp_path / str(free)}" in remarks[0]
 
 
 def test_a_single_checkpoint_is_not_validated_twice(tmp_path: Path, data: dict[str, str]) -> None:
@@ -734,29 +750,103 @@ def test_a_run_that_another_training_made_meanwhile_is_not_replaced(
     assert list(snapshot(tmp_path / "run")) == ["config.toml"]
 
 
-def test_the_prepared_corpus_never_stays_behind(
+def prepared(folder: Path) -> set[str]:
+    return {path.name for path in (folder / CORPUS).glob("*")}
+
+
+PREPARED = {"prepared.json", "train.text", "train.pieces", "valid.text", "valid.pieces", "test.text"}
+
+
+def test_the_prepared_corpus_stays_for_a_run_that_was_stopped_and_for_no_other(
     tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        train(finished.config, folder, stop=lambda: True)
-    assert not (folder / CORPUS).exists()
-    for error in (TrainingError("no"), KeyboardInterrupt()):
 
-        def fail(*_: object, error: BaseException = error, **__: object) -> None:
+    def failing(name: str, error: BaseException) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise error
 
-        for name in ("train", "resume"):
-            with monkeypatch.context() as patch, pytest.raises(type(error)):
-                patch.setattr(pipeline.Trainer, name, fail)
-                train(finished.config, folder, resume=True)
-            assert not (folder / CORPUS).exists()
-    fails(RunError, "seed", lambda: train(
-        configured(finished.config.data.model_dump(), training={"seed": 2}), folder, resume=True
-    ))  # fmt: skip
-    assert not (folder / CORPUS).exists()
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(pipeline.Trainer, name, fail)
+            train(finished.config, folder, resume=folder.exists())
+
+    failing("epoch_plan", KeyboardInterrupt())  # before there is a run
+    assert not folder.exists()
+    failing("train", KeyboardInterrupt())
+    assert prepared(folder) == PREPARED
+    for name in ("train", "resume"):
+        failing(name, TrainingError("no"))
+        assert not (folder / CORPUS).exists()
+    with pytest.raises(Interrupted):
+        train(finished.config, folder, resume=True, stop=lambda: True)
+    assert prepared(folder) == PREPARED
+    other = configured(finished.config.data.model_dump(), training={"seed": 2})
+    fails(RunError, "seed", lambda: train(other, folder, resume=True))
+    assert prepared(folder) == PREPARED
     train(finished.config, folder, resume=True)
     assert model_bytes(folder) == model_bytes(finished.folder)
+    assert not (folder / CORPUS).exists()
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> tuple[Config, Path]:
+    """A run that was stopped after its first step, and its configuration; with a corpus of its own, to be changed."""
+    sides = [write_sides(tmp_path, name, pairs) for name, pairs in (("train", TRAIN), ("valid", VALID), ("test", TEST))]
+    config = configured({name: path for side in sides for name, path in side.items()})
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "run", stop=lambda: True)
+    return config, tmp_path / "run"
+
+
+def went_on(config: Config, run: Path) -> list[str]:
+    """What a training that goes on is busy with."""
+    listener = Listener()
+    train(config, run, listener, resume=True)
+    return [what for what, *_ in listener.work]
+
+
+def test_a_stopped_run_goes_on_without_preparing_its_corpus_again(
+    stopped: tuple[Config, Path], finished: Finished
+) -> None:
+    config, run = stopped
+    run = run.rename(run.with_name("elsewhere"))
+    work = went_on(config, run)
+    assert work and not {"reading", "encoding"} & set(work)
+    outcome, before = Run(run).info(), finished.info
+    assert model_bytes(run) == model_bytes(finished.folder)
+    assert outcome["corpus"] == before["corpus"] and outcome["validation"] == before["validation"]
+
+
+@pytest.mark.parametrize("change", ["touched", "damaged", "lost", "copied", "record", "program"])
+def test_a_prepared_corpus_that_may_be_another_is_made_anew(
+    stopped: tuple[Config, Path], finished: Finished, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    config, run = stopped
+    if change == "touched":
+        os.utime(config.data.train_source)
+    elif change == "damaged":
+        path = run / CORPUS / "valid.text"
+        times, content = path.stat(), path.read_bytes()
+        path.write_bytes(content.replace(b"dog", b"cat"))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif change == "lost":
+        (run / CORPUS / "test.text").unlink()
+    elif change == "copied":
+        shutil.copytree(run, run.with_name("copy"))
+        run = run.with_name("copy")
+    elif change == "record":
+        (run / CORPUS / "prepared.json").write_text('{"made_of": [], "files": {}}')
+    else:
+        monkeypatch.setattr("seq2seq.stages.kept_corpus.__version__", "another")
+    assert {"reading", "encoding"} <= set(went_on(config, run))
+    assert model_bytes(run) == model_bytes(finished.folder)
+
+
+def test_a_corpus_that_was_changed_since_a_run_was_stopped_is_noticed(stopped: tuple[Config, Path]) -> None:
+    config, run = stopped
+    path = Path(config.data.train_source)
+    path.write_text(path.read_text(encoding="utf-8").replace("Hund", "Pudel", 1), encoding="utf-8")
+    fails(RunError, "the corpus is not the one that this run began with", lambda: train(config, run, resume=True))
 
 
 def test_asked_to_stop_during_the_last_step_it_stops_before_finishing(tmp_path: Path, finished: Finished) -> None:

@@ -108,7 +108,9 @@ def _train(settings: Config, folder: Path, *, resume: bool, overwrite: bool, qui
             print(describe_outcome(interrupted.outcome, settings))
             raise
         except KeyboardInterrupt:  # while data was prepared, or the model finished
-            if not overwrite and Run.exists(folder) and Run(folder).config() == settings:  # else it may be an older one
+            if not Run.exists(folder):
+                progress.message("stopped before the first step: nothing is kept, and the same command begins anew")
+            elif not overwrite and Run(folder).config() == settings:  # else it may be an older one
                 progress.message(f"continue with: {resume_command(folder)}")
             raise
     print(describe_outcome(outcome, settings))

@@ -110,6 +110,7 @@ def _has_checkpoint(path: Path) -> bool:
 def check_run_links(path: Path) -> None:
     """Raises UntrustedError where something of a run folder is a link out of it: it may be a stranger's."""
     check_links(path, (*RUN_FILES, CORPUS, LOCK, CHECKPOINTS, REMOVED))
+    check_links(path / CORPUS, [entry.name for entry in (path / CORPUS).glob("*")])
     folders = [folder.name for folder in (path / CHECKPOINTS).glob("*")]
     check_links(path / CHECKPOINTS, folders)
     check_links(path / CHECKPOINTS, [f"{folder}/{name}" for folder in folders for name in CHECKPOINT_FILES])

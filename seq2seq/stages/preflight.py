@@ -77,13 +77,14 @@ def preflight(
     *,
     tell: Callable[[str], None] = lambda text: None,
     mapped: int = 0,
+    prepared: int = 0,
     resumed: bool = False,
 ) -> Forecast:
     """Rehearses, and tells what training will take.
 
     decode: translates the longest sentences of the validation set. tell: is told where it may take long. mapped: bytes
-    of files that count as memory of the process once they are read, though the system can take them back. Nothing of
-    what training computes depends on it.
+    of files that count as memory of the process once they are read, though the system can take them back. prepared:
+    bytes of the corpus on the disk. Nothing of what training computes depends on it.
     Raises MemoryForecastError where the largest batch would not fit; on a GPU nothing is raised, as batches are split
     there.
     """
@@ -108,7 +109,7 @@ def preflight(
         tight = available is not None and memory > available
         memory += mapped
     weights, optimizer = tensor_bytes(trainer.model.state_dict()), optimizer_bytes(config.training, trainer.model)
-    disk = disk_needed(config.training, weights, optimizer)
+    disk = disk_needed(config.training, weights, optimizer) + prepared
     return Forecast(memory, available, disk, training_time(trainer, pairs, largest[0], seconds), tight, splits)
 
 

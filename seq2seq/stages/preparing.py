@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from seq2seq.config import Config
+from seq2seq.atomic import readable_size
+from seq2seq.config import DATA_PATHS, Config, DataConfig
 from seq2seq.run import Run
-from seq2seq.run_folder.files import RunError
+from seq2seq.run_folder.files import RunError, free_space
 from seq2seq.run_folder.resume_rules import SETTINGS, check_files, settings_of
 from seq2seq.run_folder.run_files import CORPUS
 from seq2seq.runtime import derived_seed
+from seq2seq.stages import kept_corpus
 from seq2seq.stages.finetuning import INITIAL, InitialRun
 from seq2seq.text.corpus import (
     FilterCounts,
@@ -25,15 +28,17 @@ from seq2seq.text.corpus import (
 )
 from seq2seq.text.download import downloads_in_use, ensure_downloads
 from seq2seq.text.errors import DataError
-from seq2seq.text.reading import corpus_name, has_split, is_tsv, read_pairs
+from seq2seq.text.reading import Split, corpus_name, has_split, is_tsv, read_pairs
 from seq2seq.text.tokenizer import Tokenizer, TokenizerError
 from seq2seq.training.state import Observer
 from seq2seq.training.validation import LONGEST_VALIDATED
 
 MIN_QUOTED = 0.02  # of the pairs of a table: fewer are likely to be quotations
+SPACE, UNPACKED = 2, 3  # bytes of a prepared corpus by those of its text, and of text by those of a gzip file
 OFTEN = 5_000  # pairs after which it is told how many were read
 MANY = 200_000  # pairs: learning a vocabulary of more takes a while, in which nothing can be told
 
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 One = TypeVar("One")
 
 
@@ -52,43 +57,28 @@ class Corpora:
 
 
 def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | None, *, resume: bool) -> Corpora:
-    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with, or that of `initial`."""
+    """Reads, filters, tokenizes; with the run's own tokenizer where it has one to go on with, or that of `initial`.
+
+    What a run that was stopped has prepared is used again where nothing has changed since.
+    """
     data, folder = config.data, run.path / CORPUS
-    kept = _kept_tokenizer(config, run, observer) if resume and initial is None else None
+    known = _kept_tokenizer(config, run, observer) if resume and initial is None else None
     ensure_downloads(downloads_in_use(data) if resume else data.downloads, observer.message)
     if resume:
         check_files(data)
-    pairs = _counted(read_pairs(data, "train"), observer)
-    text, counts = build_text_corpus(
-        pairs, folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
-    )
-    if not len(text):
-        raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
-    if is_tsv(data.train_pairs) and not data.tsv_quotes and (remark := _remark_on_quotes(text)):
-        observer.message(f"{data.train_pairs}: {remark}")
-    # Before anything takes long.
-    valid_text, test_text = _held_out(config, run, "valid", observer), _held_out(config, run, "test", observer)
-    if kept is not None:
-        tokenizer = kept
-    elif initial is not None:
-        tokenizer = initial.tokenizer()
+    before = kept_corpus.kept(folder, config, known.content_hash()) if known is not None else None
+    if known is not None and before is not None:
+        texts = {split: TextCorpus(folder / f"{split}.text") for split in SPLITS if has_split(data, split)}
+        counts, tokenizer = before, known
+        train = PieceCorpus(folder / "train.pieces")
+        valid = PieceCorpus(folder / "valid.pieces") if "valid" in texts else None
     else:
-        what = f"learning {config.tokenizer.vocab_size:,} pieces"
-        observer.working(what)
-        if len(text) > MANY:
-            observer.message(f"{what} from {len(text):,} pairs: this takes a while")
-        seed = derived_seed(config.training.seed, "tokenizer") % 2**31
-        tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed, pairs=len(text))
-        if resume:
-            _check_made_anew(run, tokenizer)
-    encode = tokenizer.encode_source, tokenizer.encode_target
-    train = build_piece_corpus(
-        text, *encode, data, folder / "train.pieces", counts, filters=True,
-        progress=lambda done: observer.working("encoding", done, len(text)),
-    )  # fmt: skip
-    if not len(train):
-        raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
-    valid = None
+        kept_corpus.forget(folder)
+        texts, counts = _read(config, folder, observer)
+        tokenizer = known or _tokenizer(config, run, observer, initial, texts["train"], resume=resume)
+        train, valid = _encode(data, folder, texts, tokenizer, counts, observer)
+    if valid is not None:
+        _check_validation(config, valid)
     identity = {
         "corpus": content_hash(train.path),
         "tokenizer": tokenizer.content_hash(),
@@ -97,18 +87,74 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     if initial is not None:
         identity[INITIAL] = initial.weights_hash
     elif resume and config.training.init_from:
-        known = run.known_identity()
-        if known and INITIAL not in known:
+        identity_known = run.known_identity()
+        if identity_known and INITIAL not in identity_known:
             raise RunError(
                 f"{run.path}: its files no longer say which weights it began with: train it anew with --overwrite"
             )
-        if known:  # else the checkpoint is damaged, and will be said to be
-            identity[INITIAL] = known[INITIAL]
-    if valid_text is not None:
-        valid = build_piece_corpus(valid_text, *encode, data, folder / "valid.pieces", None, filters=False)
-        _check_validation(config, valid)
+        if identity_known:  # else the checkpoint is damaged, and will be said to be
+            identity[INITIAL] = identity_known[INITIAL]
+    if valid is not None:
         identity["validation"] = content_hash(valid.path)
-    return Corpora(train, text, valid, valid_text, test_text, counts, tokenizer, identity)
+    return Corpora(train, texts["train"], valid, texts.get("valid"), texts.get("test"), counts, tokenizer, identity)
+
+
+def _read(config: Config, folder: Path, observer: Observer) -> tuple[dict[Split, TextCorpus], FilterCounts]:
+    """The text of each split that is configured, and what of the training pairs was dropped."""
+    data = config.data
+    if remark := _remark_on_space(data, folder):
+        observer.message(remark)
+    pairs = _counted(read_pairs(data, "train"), observer)
+    text, counts = build_text_corpus(
+        pairs, folder / "train.text", drop_empty=True, drop_duplicates=data.drop_duplicates
+    )
+    if not len(text):
+        raise DataError(f"{corpus_name(data, 'train')}: no sentence pairs to train on ({counts.describe()})")
+    if is_tsv(data.train_pairs) and not data.tsv_quotes and (remark := _remark_on_quotes(text)):
+        observer.message(f"{data.train_pairs}: {remark}")
+    texts: dict[Split, TextCorpus] = {"train": text}
+    for split in SPLITS[1:]:  # before anything takes long
+        if has_split(data, split):
+            texts[split] = _held_out(data, folder, split, observer)
+    return texts, counts
+
+
+def _tokenizer(
+    config: Config, run: Run, observer: Observer, initial: InitialRun | None, text: TextCorpus, *, resume: bool
+) -> Tokenizer:
+    """That of the run whose model training begins with, or one that is learned from the training pairs."""
+    if initial is not None:
+        return initial.tokenizer()
+    what = f"learning {config.tokenizer.vocab_size:,} pieces"
+    observer.working(what)
+    if len(text) > MANY:
+        observer.message(f"{what} from {len(text):,} pairs: this takes a while")
+    seed = derived_seed(config.training.seed, "tokenizer") % 2**31
+    tokenizer = Tokenizer.learn(config.tokenizer, text.sources(), text.targets(), seed=seed, pairs=len(text))
+    if resume:
+        _check_made_anew(run, tokenizer)
+    return tokenizer
+
+
+def _encode(
+    data: DataConfig,
+    folder: Path,
+    texts: dict[Split, TextCorpus],
+    tokenizer: Tokenizer,
+    counts: FilterCounts,
+    observer: Observer,
+) -> tuple[PieceCorpus, PieceCorpus | None]:
+    """The pieces of the training pairs that are not filtered out, which `counts` tells, and of the validation set."""
+    encode, text = (tokenizer.encode_source, tokenizer.encode_target), texts["train"]
+    train = build_piece_corpus(
+        text, *encode, data, folder / "train.pieces", counts, filters=True,
+        progress=lambda done: observer.working("encoding", done, len(text)),
+    )  # fmt: skip
+    if not len(train):
+        raise DataError(f"no training pair is left after filtering ({counts.describe()}): see [data] for the limits")
+    if "valid" not in texts:
+        return train, None
+    return train, build_piece_corpus(texts["valid"], *encode, data, folder / "valid.pieces", None, filters=False)
 
 
 def _counted(items: Iterable[One], observer: Observer) -> Iterator[One]:
@@ -117,6 +163,21 @@ def _counted(items: Iterable[One], observer: Observer) -> Iterator[One]:
         if number % OFTEN == 0:
             observer.working("reading", number)
         yield item
+
+
+def _remark_on_space(data: DataConfig, folder: Path) -> str | None:
+    """What to say, before anything takes long, where the disk may not hold the corpus as text and as pieces."""
+    given = [Path(path) for name in DATA_PATHS if (path := getattr(data, name))]
+    needed = sum(
+        SPACE * (UNPACKED if path.suffix == ".gz" else 1) * path.stat().st_size for path in given if path.is_file()
+    )
+    free = free_space(folder)
+    if free is None or free >= needed:
+        return None
+    return (
+        f"{folder}: the prepared corpus may come to {readable_size(round(needed))}, and {readable_size(free)} are "
+        "free; free some space, or choose another disk with --run-dir"
+    )
 
 
 def _remark_on_quotes(text: TextCorpus) -> str | None:
@@ -183,21 +244,19 @@ def _check_made_anew(run: Run, tokenizer: Tokenizer) -> None:
         )
 
 
-def _held_out(config: Config, run: Run, split: Any, observer: Observer) -> TextCorpus | None:
-    if not has_split(config.data, split):
-        return None
-    pairs = read_pairs(config.data, split)
-    text, _ = build_text_corpus(pairs, run.path / CORPUS / f"{split}.text", drop_empty=False, drop_duplicates=False)
+def _held_out(data: DataConfig, folder: Path, split: Split, observer: Observer) -> TextCorpus:
+    pairs = read_pairs(data, split)
+    text, _ = build_text_corpus(pairs, folder / f"{split}.text", drop_empty=False, drop_duplicates=False)
     if not len(text):
-        raise DataError(f"{corpus_name(config.data, split)}: no sentence pairs, and they are the {split} set")
+        raise DataError(f"{corpus_name(data, split)}: no sentence pairs, and they are the {split} set")
     if blank := sum(not (source.strip() and target.strip()) for source, target in text):
         if blank == len(text):
             raise DataError(
-                f"{corpus_name(config.data, split)}: each of the {blank:,} pairs of the {split} set has an empty side: "
+                f"{corpus_name(data, split)}: each of the {blank:,} pairs of the {split} set has an empty side: "
                 "check the files, and which columns are read"
             )
         observer.message(
-            f"{corpus_name(config.data, split)}: pairs with an empty side, which count in the scores: {blank:,} of "
+            f"{corpus_name(data, split)}: pairs with an empty side, which count in the scores: {blank:,} of "
             f"{len(text):,}"
         )
     return text
