@@ -23,6 +23,7 @@ from seq2seq.commands.exporting import export
 from seq2seq.commands.scoring import score
 from seq2seq.commands.training import train, verify_resume
 from seq2seq.commands.translating import translate
+from seq2seq.commands.usage import explain_usage, refuse_repeated
 from seq2seq.errors import explain as explain_error
 from seq2seq.version import __version__
 
@@ -49,7 +50,9 @@ def main() -> None:
     code = None
     try:
         try:
-            with get_command(app).make_context("seq2seq", sys.argv[1:] or ["--help"]) as context:
+            command = get_command(app)
+            refuse_repeated(command, sys.argv[1:])
+            with command.make_context("seq2seq", sys.argv[1:] or ["--help"]) as context:
                 try:
                     context.command.invoke(context)
                 finally:
@@ -65,6 +68,8 @@ def main() -> None:
     except Exception as error:
         # A library in whose midst the signal came may have made an error of its own of it.
         reason = signals.reason() if signals.raised else explain_error(error)
+        if reason is None and hasattr(error, "format_message"):  # typer's, whose class moves with its version
+            reason = explain_usage(error), 2
         if reason is None:
             raise
         _fail(*reason)

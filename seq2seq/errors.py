@@ -113,16 +113,4 @@ def explain(error: Exception) -> tuple[str, int] | None:
         words in str(error) for words in ("temporarily unavailable", "new thread")
     ):
         return "the system lets no more threads begin: end other programs, lower --threads, or raise `ulimit -u`", 1
-    if hasattr(error, "format_message"):  # typer's usage errors, whose class moves with its version
-        return _usage_problem(error), 2
     return None
-
-
-def _usage_problem(error: Any) -> str:
-    """What typer has to say about the arguments, with the value, and where to read on."""
-    message, context, cause = error.format_message(), getattr(error, "ctx", None), error.__cause__
-    given = f" (given: {cause.errors()[0]['input']!r})" if hasattr(cause, "errors") else ""
-    takes_text = context is not None and any(one.name == "sentence" for one in context.command.params)
-    if takes_text and hasattr(error, "option_name") and not getattr(error, "possibilities", None):
-        message = f"{message.strip()}; before a sentence that begins with a dash write --"
-    return f"{message}{given}" + (f" (see {context.command_path} --help)" if context else "")

@@ -39,6 +39,7 @@ from seq2seq.text.errors import UnwritableError
 from seq2seq.text.reading import has_split
 from seq2seq.text.sampling import SampledPairs
 from seq2seq.training.horizon import check_end, early_end
+from seq2seq.training.optimizer import learning_rate
 from seq2seq.training.state import Interrupted, Observer, TrainingError
 from seq2seq.training.trainer import Trainer
 
@@ -284,6 +285,7 @@ def _write_beginning(config: Config, run: Run, corpora: Corpora, hashes: Hashes 
     """Writes what a run has from its first step on. overwrite: removes the run that the folder holds."""
     if overwrite:
         Run.create(run.path, overwrite=True)
+    run.clean()  # a start before this one may have been killed
     run.write_identity(corpora.identity)  # first: it tells whose the other files are, should this end here
     run.write_tokenizer(corpora.tokenizer)
     run.write_source_hashes(hashes)
@@ -306,7 +308,8 @@ def _describe(corpora: Corpora, trainer: Trainer, device: torch.device, threads:
     observer.message(f"model: {model.num_parameters():,} parameters, {sizes} pieces; {where}, {precision}")
     if warning := emulated(model.compute_dtype, device):
         observer.message(warning)
-    observer.message(f"updates: {trainer.updates_per_epoch:,} an epoch")
+    peak = learning_rate(trainer.config, model.config.d_model, trainer.config.warmup_steps, None)
+    observer.message(f"updates: {trainer.updates_per_epoch:,} an epoch; learning rate up to {peak:.2e}")
 
 
 def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Observer, *, resumed: bool) -> None:

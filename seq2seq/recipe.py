@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from seq2seq import other_names
 from seq2seq.config import DATA_PATHS, Config, ConfigError, Download, Section
 from seq2seq.errors import unreadable
 from seq2seq.presets import PRESETS
@@ -174,7 +175,10 @@ def _parse_toml(text: str, origin: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError also for a number with more digits than Python reads
         reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
-        raise ConfigError(f"{origin}: not valid TOML: {reason}") from None
+        kind = (
+            "" if origin.lower().endswith(".toml") else " (a recipe is a .toml file; corpora are named in its [data])"
+        )
+        raise ConfigError(f"{origin}: not valid TOML{kind}: {reason}") from None
 
 
 def toml_text(value: object) -> str:
@@ -239,6 +243,8 @@ def _without_corpus(data: Mapping[str, Any], kept: Collection[str] = ()) -> dict
 def _apply_override(values: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
+    if equals and not dot and (places := settings_called(section)):
+        raise ConfigError(f"--set {override}: write it with its section: {' or '.join(places)}")
     if not (equals and dot and key):
         raise ConfigError(f"--set {override}: write it as section.key=value, for example training.max_steps=1000")
     if section not in SECTIONS:
@@ -268,7 +274,7 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         if first["loc"][-1] == "preset":
             return f"{location}: preset belongs at the top of the file, before the first [section]"
-        return f"{location}: unknown field{_suggest(str(first['loc'][-1]), _known_fields(first['loc']))}"
+        return f"{location}: unknown field{_known_otherwise(first['loc'])}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if first["type"] == "missing":
@@ -279,8 +285,21 @@ def _explain(error: ValidationError) -> str:
         "tuple_type": "; write [[data.downloads]] with path, url and sha256 below it",
         "model_type": "; write [[data.downloads]] with path, url and sha256 below it",
     }
+    if first["type"] == "string_type" and isinstance(first["input"], list) and first["loc"][-1] in DATA_PATHS:
+        return f"{location} = {_show(first['input'])}: must be one file; join several with cat, both sides alike"
     message = str(first["msg"]).replace("Input should be", "must be").replace("a valid tuple", "a list")
     return f"{location} = {_show(first['input'])}: {message[0].lower()}{message[1:]}{remedies.get(first['type'], '')}"
+
+
+def _known_otherwise(location: tuple[int | str, ...]) -> str:
+    """What an unknown field may have been meant for: one of another section, or what another toolkit calls it."""
+    name = str(location[-1])
+    if len(location) == 2:
+        if places := settings_called(name):
+            return f"; did you mean {' or '.join(places)}?"
+        if ours := other_names.setting(name):
+            return f"; {ours}" if ours == other_names.RATE else f"; that is {ours} here"
+    return _suggest(name, _known_fields(location))
 
 
 def _show(value: object) -> str:
@@ -298,6 +317,11 @@ def _known_fields(location: tuple[int | str, ...]) -> list[str]:
     return list(Download.model_fields if len(location) > 2 else _fields(str(location[0])))
 
 
+def settings_called(name: str) -> list[str]:
+    """The settings of this name, with their sections."""
+    return [f"{section}.{name}" for section in SECTIONS if name in _fields(section)]
+
+
 def _fields(section: str) -> dict[str, FieldInfo]:
     kind = Config.model_fields[section].annotation
     assert isinstance(kind, type) and issubclass(kind, Section)
@@ -305,5 +329,5 @@ def _fields(section: str) -> dict[str, FieldInfo]:
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -39,7 +39,7 @@ from seq2seq.config import Config, ConfigError
 from seq2seq.errors import unreadable
 from seq2seq.model.transformer import Transformer
 from seq2seq.recipe import dump_config, parse_config
-from seq2seq.run_folder.checkpoints import MODEL, OVERHEAD_BYTES, CheckpointFolder, tensor_bytes
+from seq2seq.run_folder.checkpoints import CHECKPOINTS, MODEL, OVERHEAD_BYTES, STATE, CheckpointFolder, tensor_bytes
 from seq2seq.run_folder.files import (
     DamagedError,
     RunError,
@@ -120,7 +120,9 @@ class Run(CheckpointFolder):
             if not path.is_dir():
                 raise RunError(f"{path}: no such run folder; make one with `seq2seq train ... --run-dir {path}`")
             if not (path / CONFIG).exists():
-                raise RunError(f"{path}: not a run folder: it has no {CONFIG}")
+                checkpoint = (path / STATE).exists() and path.parent.name == CHECKPOINTS
+                run = f"; it is a checkpoint of {path.parent.parent}: name that" if checkpoint else ""
+                raise RunError(f"{path}: not a run folder: it has no {CONFIG}{run}")
         except OSError as error:
             raise RunError(unreadable(path, error, "folder")) from None
         check_run_links(path)

@@ -49,6 +49,14 @@ def of(data: dict[str, Any], **training: Any) -> Config:
         ),
         ({"train_pairs": "a.tsv"}, {"patience": 3}, ["training.patience counts for nothing"]),
         ({"train_pairs": "a.tsv", "valid_pairs": "v.tsv"}, {"patience": 3}, []),
+        ({"train_pairs": "a.tsv"}, {"average": "best", "average_checkpoints": 1}, ["the last ones are averaged"]),
+        ({"train_pairs": "a.tsv", "valid_pairs": "v.tsv"}, {"average": "best", "average_checkpoints": 1}, []),
+        (
+            {"train_pairs": "a.tsv"},
+            {"learning_rate_scale": 0.001},
+            ["learning_rate_scale = 0.001 makes a learning rate of 4.0e-06 at its peak"],
+        ),
+        ({"train_pairs": "a.tsv"}, {"learning_rate_scale": 0.01}, []),
     ],
 )
 def test_settings_without_effect_are_told(data: dict[str, Any], training: dict[str, Any], told: list[str]) -> None:
@@ -56,6 +64,19 @@ def test_settings_without_effect_are_told(data: dict[str, Any], training: dict[s
     assert len(found) == len(told)
     for one, part in zip(found, told, strict=True):
         assert part in one
+
+
+def test_settings_of_learning_count_for_nothing_with_a_vocabulary_that_is_there() -> None:
+    learning = {"vocab_size": 500, "byte_fallback": True, "normalization": "nmt_nfkc"}
+    data = {"train_pairs": "a.tsv"}
+    assert not about_settings(build_config({**SETTINGS, "data": data, "tokenizer": learning}))
+    found = about_settings(
+        build_config({**SETTINGS, "data": data, "tokenizer": {**learning, "source_model": "/own.model"}})
+    )
+    assert found == [
+        f"tokenizer.{name} counts for nothing: the vocabulary is that of /own.model"
+        for name in ("normalization", "byte_fallback")
+    ]
 
 
 def said(

@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 
 # Each part may import those above it, and none of those beside it.
 ORDER: list[set[str]] = [
-    {"errors", "signals", "remarks", "version"},
+    {"errors", "signals", "remarks", "version", "other_names"},
     {"untrusted", "machine"},
     {"config", "atomic", "presets"},
     {"recipe", "runtime", "workers", "text", "model"},

@@ -515,6 +515,16 @@ def test_the_best_checkpoints_are_averaged_where_that_is_asked_for(tmp_path: Pat
     assert sorted(run.info()["training"]["averaged_steps"]) == sorted(record["step"] for record in ranked[:2])
 
 
+def test_an_average_of_fewer_checkpoints_than_asked_for_is_told(tmp_path: Path, data: dict[str, str]) -> None:
+    few = {"keep_last": 1, "average_checkpoints": 1}
+    train(configured(data, training=few), tmp_path / "run")
+    listener = Listener()
+    more = configured(data, training={"keep_last": 2, "average_checkpoints": 2})
+    outcome = train(more, tmp_path / "run", listener, resume=True)
+    assert outcome.run.info()["training"]["averaged_steps"] == [10]
+    assert "these are fewer than training.average_checkpoints: no more were kept" in listener.messages
+
+
 def test_a_tokenizer_that_cannot_be_made_anew_is_named(copied: Path, finished: Finished) -> None:
     (copied / "tokenizer.model").write_bytes(b"damaged")
     corpus = dict(finished.config.data.model_dump())

@@ -106,6 +106,10 @@ def test_a_run_is_made_with_its_parents_and_can_then_be_opened(tmp_path: Path) -
 
 def test_opening_what_is_no_run_says_what_to_do(tmp_path: Path) -> None:
     fails(lambda: Run.open(tmp_path / "none"), "none: no such run folder", "seq2seq train")
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000005"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text("{}")
+    fails(lambda: Run.open(checkpoint), f"it is a checkpoint of {tmp_path / 'run'}: name that")
     fails(lambda: Run.open(tmp_path), "not a run folder", "config.toml")
     (tmp_path / "file").touch()
     fails(lambda: Run.open(tmp_path / "file"), "file: is a file; the folder of a run is expected there")

@@ -101,9 +101,12 @@ def check_identity(old: Mapping[str, str], new: Mapping[str, str]) -> None:
     """Raises RunError, naming what it is, where a run would go on with data of other content than it began with."""
     for name, value in old.items():
         if name != SETTINGS and new.get(name, value) != value:
+            other = (
+                "; to go on with other or more text, fine-tune its model with --init-from" if name == "corpus" else ""
+            )
             raise RunError(
                 f"--resume: the {name} is not the one that this run began with (content of {HASHED.get(name, name)}): "
-                "put it back, or start anew with --overwrite"
+                f"put it back, or start anew with --overwrite{other}"
             )
 
 

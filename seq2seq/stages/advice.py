@@ -6,17 +6,19 @@ import unicodedata
 from collections import Counter
 from typing import Literal
 
-from seq2seq.config import Config, DataConfig
+from seq2seq.config import Config, DataConfig, TokenizerConfig
 from seq2seq.evaluation.overlap import find_overlap
 from seq2seq.evaluation.tokenization import tokenize_remark
-from seq2seq.stages.finetuning import Hashes
+from seq2seq.stages.finetuning import LEARNING, Hashes
 from seq2seq.stages.preparing import Corpora
 from seq2seq.text.reading import has_split, is_tsv
 from seq2seq.text.visible import quoted
+from seq2seq.training.optimizer import learning_rate
 
 Side = Literal["source", "target"]
 LOOKED_AT = 10_000  # lines, for what is unknown in them
 SHOWN = 8
+LEAST_RATE = 1e-5  # a learning rate below it is likely to be a mistake
 MUCH_LOOKING_ALIKE = 0.01  # of the sentences
 MUCH_UNKNOWN = 0.02  # of the training pieces: more than odd characters
 MUCH_SEEN = 0.01  # of a held-out set's sources: more than short sentences that occur everywhere
@@ -37,8 +39,23 @@ def about_settings(config: Config) -> list[str]:
         for name, what in unused
         if getattr(data, name) != DataConfig.model_fields[name].default
     ]
-    if config.training.patience and not has_split(data, "valid"):
+    training, tokenizer = config.training, config.tokenizer
+    if training.patience and not has_split(data, "valid"):
         found.append("training.patience counts for nothing: there is no validation set")
+    if training.average == "best" and not has_split(data, "valid"):
+        found.append("there is no validation set to tell which checkpoints are best: the last ones are averaged")
+    if tokenizer.source_model:
+        found += [
+            f"tokenizer.{name} counts for nothing: the vocabulary is that of {tokenizer.source_model}"
+            for name in LEARNING
+            if name != "vocab_size" and getattr(tokenizer, name) != TokenizerConfig.model_fields[name].default
+        ]
+    peak = learning_rate(training, config.model.d_model, training.warmup_steps, None)
+    if peak < LEAST_RATE:
+        found.append(
+            f"training.learning_rate_scale = {training.learning_rate_scale} makes a learning rate of {peak:.1e} at its "
+            "peak, by which little is learned: it is a factor, 1 for the paper's"
+        )
     return found
 
 

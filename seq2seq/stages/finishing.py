@@ -154,6 +154,9 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     info = _info(config, trainer, corpora, [checkpoint.step for checkpoint in chosen], bleu)
     run.write_model(tensors, info)
     trainer.observer.message(_describe_model(info))
+    wanted = min(config.training.average_checkpoints, trainer.state.step // config.training.save_every)
+    if config.training.average == "last" and len(chosen) < wanted:
+        trainer.observer.message("these are fewer than training.average_checkpoints: no more were kept")
     if remark := _worse_than_at_first(bleu, trainer.state):
         trainer.observer.message(remark)
     card = run.path / CARD

@@ -25,6 +25,10 @@ Column = tuple[str, ...]  # the way to a side in a row: (column,), or ("translat
 
 MAX_LINE_BYTES = 1_000_000  # a gigabyte without a line break must not end up in memory
 GZIP_MAGIC = b"\x1f\x8b"
+PACKED = {
+    b"\xfd7zXZ\x00": "an xz file", b"\x28\xb5\x2f\xfd": "a zstd file", b"BZh": "a bzip2 file",
+    b"PK\x03\x04": "a zip file",
+}  # fmt: skip
 BOM = b"\xef\xbb\xbf"
 
 
@@ -99,6 +103,9 @@ def _decode(line: bytes, where: str, mend: Mend | None) -> str:
     if mend is None:
         if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise DataError(f"{problem} but UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE")
+        for magic, kind in PACKED.items():
+            if line.startswith(magic):
+                raise DataError(f"{problem} but {kind}; unpack it, or pack it with gzip")
         raise DataError(f"{problem}; convert it, with iconv for example")
     mend(f"{problem}; the bytes that are none are taken for unknown characters")
     return line.decode("utf-8", "replace")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +31,27 @@ characters = st.characters(exclude_categories=["Cs"], exclude_characters="\n") |
 line = st.text(characters, max_size=12).filter(lambda text: not text.endswith("\r"))
 
 
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("corpus.txt", content)
+    return file.getvalue()
+
+
 def fails(pattern: str, work: Callable[[], object]) -> str:
     return message_of(DataError, work, pattern=pattern)
 
 
 # Lines
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind"), [(lzma.compress, "an xz file"), (bz2.compress, "a bzip2 file"), (zipped, "a zip file")]
+)
+def test_what_is_packed_otherwise_is_named(tmp_path: Path, pack: Callable[[bytes], bytes], kind: str) -> None:
+    path = tmp_path / "corpus"
+    path.write_bytes(pack("Ein Hund läuft über die Straße.\n".encode() * 50))
+    fails(f"corpus, line 1: not UTF-8 text .* but {kind}; unpack it", lambda: list(read_lines(path)))
 
 
 @in_one_folder
