@@ -33,7 +33,7 @@ class ModelProtoError(ValueError):
 def check_model_proto(content: bytes) -> None:
     """Raises ModelProtoError for what is not plainly a SentencePiece model of the kinds that are used here."""
     num_pieces, trainers = 0, 0
-    for number, kind, value in _fields(content):
+    for number, kind, value in fields_of(content):
         if number == 1 and isinstance(value, bytes):
             num_pieces += 1
             _check_piece(value, num_pieces)
@@ -53,9 +53,9 @@ def check_model_proto(content: bytes) -> None:
 def piece_types(content: bytes) -> list[int]:
     """The type of each piece of a model that `check_model_proto` has let pass."""
     types = []
-    for number, _, piece in _fields(content):
+    for number, _, piece in fields_of(content):
         if number == 1 and isinstance(piece, bytes):
-            given = [value for field, _, value in _plain_piece(piece) or _fields(piece) if field == 3]
+            given = [value for field, _, value in _plain_piece(piece) or fields_of(piece) if field == 3]
             types.append(int(given[-1]) if given else NORMAL)
     return types
 
@@ -63,7 +63,7 @@ def piece_types(content: bytes) -> list[int]:
 def _check_piece(content: bytes, number: int) -> None:
     """SentencePiece{piece = 1, score = 2, type = 3}."""
     piece = b""
-    fields: Iterable[Field] = _plain_piece(content) or _fields(content)
+    fields: Iterable[Field] = _plain_piece(content) or fields_of(content)
     for field, kind, value in fields:
         if field == 1 and isinstance(value, bytes):
             piece = value
@@ -93,7 +93,7 @@ def _plain_piece(content: bytes) -> list[Field] | None:
 
 def _check_trainer(content: bytes) -> None:
     model_type = UNIGRAM
-    for field, kind, value in _fields(content):
+    for field, kind, value in fields_of(content):
         if isinstance(value, bytes) and kind == BYTES:
             if len(value) > (64 if field == TRAINER_UNK_SURFACE else MAX_SETTING_BYTES):
                 raise ModelProtoError(f"its trainer_spec has {len(value):,} bytes in field {field}")
@@ -106,7 +106,7 @@ def _check_trainer(content: bytes) -> None:
 
 
 def _check_normalizer(content: bytes) -> None:
-    for field, _, value in _fields(content):
+    for field, _, value in fields_of(content):
         if isinstance(value, bytes):
             if field == 2 and value:
                 _check_charsmap(value)
@@ -146,7 +146,7 @@ def _utf8(content: bytes, what: str) -> None:
         raise ModelProtoError(f"{what} is not UTF-8") from None
 
 
-def _fields(content: bytes) -> Iterator[Field]:
+def fields_of(content: bytes) -> Iterator[Field]:
     """The fields of one message, one level deep. Bytes and fixed numbers come as bytes, the others as integers."""
     position, end = 0, len(content)
     while position < end:

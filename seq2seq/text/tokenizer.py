@@ -19,6 +19,7 @@ import sentencepiece
 from seq2seq.config import LEAST_COVERAGE, TokenizerConfig
 from seq2seq.errors import UserError
 from seq2seq.text.model_proto import ModelProtoError, check_model_proto
+from seq2seq.text.special_ids import with_special_ids
 from seq2seq.untrusted import open_regular
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -84,8 +85,8 @@ class Tokenizer:
         TokenizerError where there is too little text.
         """
         if config.source_model:
-            source = read_model(Path(config.source_model))
-            target = read_model(Path(config.target_model)) if config.target_model else None
+            source = _own_model(config.source_model)
+            target = _own_model(config.target_model) if config.target_model else None
             return cls(source, target, name=config.source_model, target_name=config.target_model)
         most = config.max_sentences
         if config.shared:
@@ -182,6 +183,16 @@ def read_model(path: Path) -> bytes:
             return file.read()
     except OSError as error:
         raise TokenizerError(f"{path}: the SentencePiece model cannot be read: {error.strerror}") from None
+
+
+def _own_model(name: str) -> bytes:
+    """A model of the user's with the special ids that are used here; as it is, and to be refused, where none can be."""
+    content = read_model(Path(name))
+    try:
+        check_model_proto(content)
+        return with_special_ids(content)
+    except ModelProtoError:
+        return content
 
 
 def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcessor:

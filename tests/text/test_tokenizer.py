@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import sentencepiece
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import seq2seq.text.tokenizer as tokenizer_module
 from seq2seq.config import ConfigError, TokenizerConfig
 from seq2seq.recipe import build_config
+from seq2seq.text.special_ids import with_special_ids
 from seq2seq.text.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, TokenizerError, read_model
 
 Algorithm = Literal["bpe", "unigram"]
@@ -71,12 +72,12 @@ def with_bytes() -> Tokenizer:
     return learn(vocab_size=400, byte_fallback=True)
 
 
-def foreign_model(*, pad: int = 3, unk: int = 0, bos: int = 1, eos: int = 2) -> bytes:
+def foreign_model(*, pad: int = 3, unk: int = 0, bos: int = 1, eos: int = 2, **more: Any) -> bytes:
     """A model with SentencePiece's own special ids, unless told otherwise."""
     output = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SOURCES), model_writer=output, model_type="bpe", vocab_size=120,
-        pad_id=pad, unk_id=unk, bos_id=bos, eos_id=eos, minloglevel=2,
+        sentence_iterator=iter(SOURCES), model_writer=output, pad_id=pad, unk_id=unk, bos_id=bos, eos_id=eos,
+        minloglevel=2, **{"model_type": "bpe", "vocab_size": 120, **more},
     )  # fmt: skip
     return output.getvalue()
 
@@ -249,6 +250,7 @@ def test_a_sample_smaller_than_sentencepiece_takes_is_a_configuration_error() ->
 SAMPLE = """
 import sys
 from seq2seq.config import TokenizerConfig
+from seq2seq.text.special_ids import with_special_ids
 from seq2seq.text.tokenizer import Tokenizer
 lines = [f"{'abcdefgh'[i % 8]}{'klmnop'[i % 6]} {'rstuvwx'[i % 7]}{i % 5}" for i in range(500)]
 lines = [line * 400 if i % 3 == 0 else line for i, line in enumerate(lines)]  # which are cut into several
@@ -327,14 +329,56 @@ def test_existing_models_are_used_instead_of_learning(tmp_path: Path, separate: 
     assert Tokenizer.learn(config, [], [], seed=1).files() == separate.files()
 
 
-@pytest.mark.parametrize("ids", [{}, {"pad": 0, "unk": 1, "bos": 3, "eos": 2}, {"pad": -1, "unk": 0}])
-def test_a_model_with_other_special_ids_is_refused_with_the_remedy(tmp_path: Path, ids: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("special", "more"),
+    [
+        ({}, {}),
+        ({"pad": -1}, {}),  # what SentencePiece does unless told otherwise
+        ({"pad": 0, "unk": 1, "bos": 3, "eos": 2}, {}),
+        ({"pad": 0, "eos": 1, "unk": 2, "bos": -1}, {}),
+        ({"pad": -1}, {"byte_fallback": True, "vocab_size": 400, "user_defined_symbols": ["<2de>", "<2fr>"]}),
+        ({"pad": -1}, {"bos_piece": "[CLS]", "unk_piece": "[UNK]"}),
+        ({"pad": -1}, {"model_type": "unigram", "vocab_size": 90}),
+    ],
+)
+def test_a_model_with_other_special_ids_gets_those_of_here(
+    tmp_path: Path, special: dict[str, int], more: dict[str, Any]
+) -> None:
+    content = foreign_model(**{"pad": 3, **special}, **more)
     path = tmp_path / "foreign.model"
-    path.write_bytes(foreign_model(**ids))
-    config = TokenizerConfig(source_model=str(path))
-    message = fails(r"needs \(0, 1, 2, 3\)", lambda: Tokenizer.learn(config, [], [], seed=1))
+    path.write_bytes(content)
+    tokenizer = Tokenizer.learn(TokenizerConfig(source_model=str(path)), [], [], seed=1)
+    theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=content), tokenizer.source
+    assert (ours.pad_id(), ours.unk_id(), ours.bos_id(), ours.eos_id()) == (PAD, UNK, BOS, EOS)
+    missing = -sum(one for one in (theirs.pad_id(), theirs.bos_id()) if one < 0)
+    assert ours.get_piece_size() == theirs.get_piece_size() + missing
+    pieces = [ours.id_to_piece(i) for i in range(ours.get_piece_size())]
+    rest = [theirs.id_to_piece(i) for i in range(theirs.get_piece_size())]
+    assert pieces[4:] == [piece for piece in rest if piece not in pieces[:4]]
+    for line in [*SOURCES, "<2de> Xylophon ☂ 漢"]:
+        found = ours.encode(line)
+        assert [ours.id_to_piece(i) for i in found] == theirs.encode(line, out_type=str) or UNK in found
+        assert ours.decode(found) == theirs.decode(theirs.encode(line))
+    for i in range(4, len(pieces)):
+        place = theirs.piece_to_id(pieces[i])
+        assert ours.get_score(i) == theirs.get_score(place)
+        assert (ours.is_byte(i), ours.is_control(i)) == (theirs.is_byte(place), theirs.is_control(place))
+    assert with_special_ids(tokenizer.source_bytes) == tokenizer.source_bytes
+
+
+def test_a_model_whose_own_piece_has_a_special_name_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.model"
+    path.write_bytes(foreign_model(pad=-1, user_defined_symbols=["<pad>"]))
+    message = fails(
+        r"needs \(0, 1, 2, 3\)", lambda: Tokenizer.learn(TokenizerConfig(source_model=str(path)), [], [], seed=1)
+    )
     assert message.startswith(f"{path}: ")
     assert "--pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3" in message
+
+
+def test_a_run_folder_with_other_special_ids_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(foreign_model())
+    fails(r"needs \(0, 1, 2, 3\)", lambda: Tokenizer.load(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "zeros"])
