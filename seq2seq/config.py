@@ -159,8 +159,8 @@ class TokenizerConfig(Section):
     sample_target: float = Field(default=0.0, ge=0.0, le=1.0)
     """The same of the target."""
     source_model: str = ""
-    """An existing SentencePiece model to use instead of learning one, whatever ids its special pieces have (in the run's
-    copy they are 0 to 3). Alone it serves both sides."""
+    """An existing SentencePiece model to use instead of learning one, whatever ids its special pieces have: a copy
+    has 0 to 3. Alone it serves both sides."""
     target_model: str = ""
     """Another one for the target, with `shared = false`."""
 

@@ -7,7 +7,8 @@ import os
 import shlex
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -96,6 +97,26 @@ class TrainingProgress:
             self._bleu = [f"BLEU {bleu:.1f}"]
             text += f"  BLEU {bleu:.2f}"
         self.message(text)
+
+
+@contextmanager
+def counted_lines() -> Iterator[Callable[[int], None]]:
+    """Shows on a terminal's standard error how many lines are done; what it gives is told their number."""
+    begun = time.monotonic()
+    with Progress(
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        transient=True,
+        refresh_per_second=2,
+        redirect_stdout=False,  # which gets the translations
+    ) as progress:
+        task = progress.add_task("0 lines")
+
+        def count(done: int) -> None:
+            seconds = time.monotonic() - begun
+            progress.update(task, description=f"{done:,} lines in {_clock(seconds)}")
+
+        yield count
 
 
 def _loss(value: float | None) -> str:

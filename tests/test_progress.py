@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from seq2seq.config import Config
-from seq2seq.progress import TrainingProgress, describe_outcome
+from seq2seq.progress import TrainingProgress, counted_lines, describe_outcome
 from seq2seq.recipe import build_config
 from seq2seq.run import Run
 from seq2seq.stages.finishing import Example, Outcome
@@ -130,6 +130,20 @@ def test_on_a_terminal_one_line_is_drawn_over_and_validations_stay(monkeypatch: 
     assert ("lr 3.12e-04" in drawn) == (width == 120) and "…" not in drawn
     assert "step 1,250  validation loss 1.988  BLEU 31.46" in drawn
     assert "\x1b[2K" in drawn  # the line is erased before it is drawn anew
+
+
+def test_lines_are_counted_beside_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        "seq2seq.progress.Console", lambda **options: Console(**{**options, "file": screen, "force_terminal": True})
+    )
+    with counted_lines() as count:
+        print("a translation")
+        count(1_234)
+    assert capsys.readouterr().out == "a translation\n"
+    assert "1,234 lines in 0:00" in screen.getvalue() and "translation" not in screen.getvalue()
 
 
 def outcome(path: str, **changes: Any) -> Outcome:

@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from seq2seq.commands.common import (
     load_translator,
     option,
     parse_precision,
+    tell,
     warn,
 )
 from seq2seq.errors import OptionError
@@ -56,6 +57,9 @@ def translate(
     require_file: Annotated[
         Path | None, option("FILE", "Such words for each line, separated by tabs; empty lines for none.")
     ] = None,
+    skip_lines: Annotated[
+        int, typer.Option(metavar="N", help="Leave out the first N lines, which keep their numbers.", min=0)
+    ] = 0,
     no_repeat_ngram: Annotated[int, option("N", "No N pieces in a row come twice.")] = 0,
     diverse: Annotated[int, option("N", "N different translations a line, written as with --n-best.")] = 0,
     diversity_penalty: Annotated[
@@ -128,6 +132,8 @@ def translate(
         }  # fmt: skip
         if given := [name for name, value in torch_only.items() if value]:
             raise OptionError(f"{' and '.join(given)}: not with --engine {engine}; use --engine torch")
+        if skip_lines and sample:
+            raise OptionError("--skip-lines: with CTranslate2 --sample draws by the lines before; use --engine torch")
         scores = n_best > 1 or format_ == "jsonl"
         other = quantization or "float32"
         translator = _other_engine(engine, run, precision, other, threads, options, scores=scores)
@@ -144,11 +150,33 @@ def translate(
     if not beside:
         # CTranslate2's draws depend on the lines that are translated together, and those not on when they come.
         ready = None if sample and engine != "torch" else lines.ready
-        results = translator.stream(lines, options, ready=ready)
+        results = translator.stream(lines, options, ready=ready, first=skip_lines)
     else:
-        results = _beside(translator, lines, beside, options)
-    for number, result in enumerate(results):
-        print(_render(number, result, options, format_), flush=True)
+        results = _beside(translator, lines, beside, options, skip_lines)
+    with _going_on(bool(files), one_each=n_best == 1 and not diverse) as count:
+        for number, result in enumerate(results, skip_lines):
+            print(_render(number, result, options, format_), flush=True)
+            count(number + 1)
+
+
+@contextlib.contextmanager
+def _going_on(of_files: bool, *, one_each: bool) -> Iterator[Callable[[int], None]]:
+    """Shows how many lines are done, where the terminal does not show them; says how to go on after an interruption.
+
+    one_each: the output has a line for each of the input's.
+    """
+    shown: Any = contextlib.nullcontext(lambda done: None)
+    if of_files and sys.stderr.isatty() and not sys.stdout.isatty():
+        from seq2seq.progress import counted_lines
+
+        shown = counted_lines()
+    try:
+        with shown as count:
+            yield count
+    except KeyboardInterrupt:
+        if of_files and one_each and not sys.stdout.isatty():
+            tell("to go on: the same with --skip-lines $(wc -l < OUTPUT) >> OUTPUT")
+        raise
 
 
 def _goes_with(what: str, given: bool, others: dict[str, Any]) -> None:
@@ -189,7 +217,7 @@ def _phrases(path: Path | None) -> list[str]:
 
 
 def _beside(
-    translator: Translator, lines: InputLines, beside: dict[str, Path], options: Options
+    translator: Translator, lines: InputLines, beside: dict[str, Path], options: Options, first: int
 ) -> Iterator[TranslationResult]:
     """Translates with what files say of each line: `prefixes`, a text; `requires`, phrases between tabs."""
     from seq2seq.text.reading import aligned, read_lines
@@ -201,7 +229,7 @@ def _beside(
     given: dict[str, Any] = dict(zip(beside, columns, strict=True))
     if "requires" in given:
         given["requires"] = ([one for one in text.split("\t") if one.strip()] for text in given["requires"])
-    return translator.stream(sources, options, ready=lines.ready, **given)
+    return translator.stream(sources, options, ready=lines.ready, first=first, **given)
 
 
 def _column(rows: Iterator[tuple[str, ...]], place: int) -> Iterator[str]:

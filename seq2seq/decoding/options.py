@@ -267,15 +267,19 @@ def _check_constraints(options: Options) -> None:
 
 
 def in_windows(
-    items: Iterable[Item], work: Callable[[list[Item], int], Iterable[Found]], ready: Ready | None = None
+    items: Iterable[Item],
+    work: Callable[[list[Item], int], Iterable[Found]],
+    ready: Ready | None = None,
+    first: int = 0,
 ) -> Iterator[Found]:
     """Works on lines, or pairs of them, as they come, a few thousand at a time: work(items, number of the first).
 
     What was read before an item that cannot be read is worked on first, and so is what came before a pause, which
-    `ready` tells of; without it there are none.
+    `ready` tells of; without it there are none. first: the number of the first that is worked on.
     """
     numbered = iter(items)
-    start = 0
+    start = first
+    next(itertools.islice(numbered, first, first), None)
     failure: UserError | None = None
     while failure is None:
         window: list[Item] = []

@@ -184,13 +184,14 @@ class Translator:
         prefixes: Iterable[str] | None = None,
         ready: Ready | None = None,
         requires: Iterable[Sequence[str]] | None = None,
+        first: int = 0,
     ) -> Iterator[TranslationResult]:
         """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
 
         prefixes: one a line, instead of the options' for all. requires: phrases of each line, beside those of the
         options. A line for which they cannot be written is translated without, and not `satisfied`. ready: told a
         number of seconds, says whether the next line comes within them; where it does not, what has come is translated
-        first.
+        first. first: so many lines are passed over; the others are translated as if they had not been.
         """
         check_lines(lines)
         demands = self._demands(options or Options())
@@ -201,7 +202,7 @@ class Translator:
         if remark := demands.narrow_beam():
             self.warn(remark)
         asked = requests(lines, demands.options.prefix, prefixes, requires)
-        return in_windows(asked, lambda window, start: self._window(window, start, demands), ready)
+        return in_windows(asked, lambda window, start: self._window(window, start, demands), ready, first)
 
     def check(self, options: Options) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range."""

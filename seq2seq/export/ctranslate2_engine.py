@@ -152,12 +152,12 @@ class CTranslate2Translator:
         return list(self.stream(lines, options))
 
     def stream(
-        self, lines: Iterable[str], options: Options | None = None, *, ready: Ready | None = None
+        self, lines: Iterable[str], options: Options | None = None, *, ready: Ready | None = None, first: int = 0
     ) -> Iterator[TranslationResult]:
         """Translates lines as they come, a few thousand at a time, in bounded memory; one result a line, in order.
 
-        ready: as for the torch engine. Sampling: the same seed, options and lines in the same order, without pauses,
-        give the same draws; unlike the torch engine's, they depend on the other lines.
+        ready, first: as for the torch engine. Sampling: the same seed, options and lines in the same order, without
+        pauses, give the same draws; unlike the torch engine's, they depend on the other lines.
         """
         check_lines(lines)
         checked = self.check(options or Options())
@@ -182,7 +182,7 @@ class CTranslate2Translator:
                     drawing.append(model)
                 return self._window(model, window, start, checked)
 
-        return in_windows(texts, work, ready)
+        return in_windows(texts, work, ready, first)
 
     def check(self, options: Any) -> Options:
         """The options with the defaults of the run filled in. Raises OptionError for one that is out of range.

@@ -7,6 +7,7 @@ import math
 import random
 import re
 import shutil
+import signal
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -496,6 +497,54 @@ def test_what_is_too_long_to_score_is_cut_and_said(translator: Translator) -> No
     [score] = short.score([LINE], ["der Hund und die Katze und der König"])
     assert len(score.pieces) == len(score.piece_log_probabilities) == 5 and not score.complete
     assert len(warnings) == 2 and "the target has" in warnings[1]
+
+
+# Going on
+
+
+@pytest.mark.parametrize("options", [("--beam-size", "2"), ("--sample", "--top-k", "5"), ("--require-file",)])
+def test_lines_that_are_left_out_change_nothing_of_the_others(
+    translate: Cli, tmp_path: Path, sources: list[str], options: tuple[str, ...]
+) -> None:
+    lines = [*sources, "a ☂", *sources]
+    if options == ("--require-file",):
+        (tmp_path / "phrases").write_text("".join(f"{['Hund', 'König', ''][i % 3]}\n" for i in range(len(lines))))
+        options = ("--require-file", str(tmp_path / "phrases"))
+    whole = translate(*options, "--format", "jsonl", lines=lines)
+    for skipped in (1, 8, len(lines), len(lines) + 5):
+        rest = translate(*options, "--format", "jsonl", "--skip-lines", str(skipped), lines=lines)
+        assert rest.lines == whole.lines[skipped:]
+        assert ("line 9 has text that the model does not know" in rest.err) == (skipped <= 8)
+
+
+def test_an_interrupted_translation_says_how_to_go_on(
+    run_cli: Cli, tiny_run: Any, tmp_path: Path, sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lines"
+    file.write_text("".join(f"{line}\n" for line in sources * 3), encoding="utf-8")
+    whole = run_cli("translate", tiny_run.path, file, *ONE)
+    monkeypatch.setattr(options_module, "STREAM_LINES", 5)
+    window = Translator._window
+
+    def interrupted(self: Translator, requested: Any, start: int, demands: Any) -> Any:
+        if start == 10:
+            signal.raise_signal(signal.SIGINT)
+        return window(self, requested, start, demands)
+
+    monkeypatch.setattr(Translator, "_window", interrupted)
+    first = run_cli("translate", tiny_run.path, file, *ONE)
+    assert first.code == 130 and len(first.lines) == 10
+    hint = "seq2seq: to go on: the same with --skip-lines $(wc -l < OUTPUT) >> OUTPUT\n"
+    assert first.err.endswith(f"{hint}seq2seq: interrupted\n")
+    monkeypatch.setattr(Translator, "_window", window)
+    second = run_cli("translate", tiny_run.path, file, *ONE, "--skip-lines", "10")
+    assert first.lines + second.lines == whole.lines
+    for others in (("--n-best", "2"), ("-",)):  # lines of the output are not the input's; nobody has the input
+        monkeypatch.setattr(Translator, "_window", interrupted)
+        given = (file, *others) if others != ("-",) else ()
+        stdin = file.read_bytes()
+        result = run_cli("translate", tiny_run.path, *given, *ONE, stdin=stdin)
+        assert result.code == 130 and "to go on" not in result.err
 
 
 # Ensembles

@@ -429,6 +429,15 @@ def test_another_export_in_its_place_is_never_drawn_from(make_run: Any, monkeypa
     assert texts(CTranslate2Translator(run, threads=1).translate(LINES, sample=True, seed=3)) == drawn
 
 
+def test_lines_that_are_left_out_change_nothing_of_the_others(make_run: Any, run_cli: Any) -> None:
+    run = make_run()
+    engine = CTranslate2Translator(run, threads=1)
+    whole = [(one.source, one.text) for one in engine.translate(LINES)]
+    assert [(one.source, one.text) for one in engine.stream(LINES, first=2)] == whole[2:]
+    result = run_cli("translate", run, "--engine", "ctranslate2", "--sample", "--skip-lines", "1", stdin=b"a\nb\n")
+    assert result.code == 2 and "--skip-lines: with CTranslate2 --sample draws by the lines before" in result.err
+
+
 def test_threads_draw_by_their_own_seeds(make_run: Any) -> None:
     engine = CTranslate2Translator(make_run(), threads=1)
 
