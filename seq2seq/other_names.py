@@ -8,6 +8,10 @@ RATE = (
     "the rate's peak is training.learning_rate_scale * (model.d_model * training.warmup_steps)^-0.5: set the scale "
     "that gives yours"
 )
+SENTENCES = "batches are counted in padded target tokens, training.batch_tokens, and not in sentences"
+MOVING = "there is no moving average; training.average and training.average_checkpoints average checkpoints"
+ONE_DEVICE = "a training has one device, training.device"
+OPTIMIZER = "a training that begins with training.init_from has a new optimizer and schedule"
 LAYERS = "model.num_encoder_layers and model.num_decoder_layers"
 SAMPLING = "tokenizer.sample_source and tokenizer.sample_target"
 
@@ -38,7 +42,8 @@ SETTINGS = {
         "max_sentence_length",
         "data.train_source and data.train_target": "train_sets trainpref path_src path_tgt",
         "data.valid_source and data.valid_target": "valid_sets validpref dev",
-        "training.batch_tokens": "max_tokens batch_size mini_batch mini_batch_words tokens_per_batch",
+        "training.batch_tokens": "max_tokens mini_batch_words tokens_per_batch",
+        SENTENCES: "batch_size mini_batch train_batch_size",
         "training.accumulate": "update_freq accum_count optimizer_delay batch_multiplier gradient_accumulation_steps "
         "accumulation_steps",
         "training.max_steps": "max_update max_updates train_steps after_batches num_train_steps updates steps",
@@ -51,14 +56,17 @@ SETTINGS = {
         "training.keep_last": "keep_checkpoint keep_checkpoints keep_last_epochs keep_interval_updates "
         "save_total_limit",
         "training.keep_best": "keep_best_ckpts keep_best_checkpoints",
-        "training.average and training.average_checkpoints": "average_decay exponential_smoothing ema ema_decay avg",
+        "training.average_checkpoints": "avg average_last num_checkpoints",
+        MOVING: "average_decay exponential_smoothing ema ema_decay",
         "training.warmup_steps": "warmup lr_warmup warmup_updates learning_rate_warmup",
         "training.schedule": "lr_scheduler lr_scheduler_type decay_method scheduling lr_decay_inv_sqrt",
         "training.clip_norm": "max_grad_norm clip_grad_norm",
         "training.precision": "fp16 bf16 amp model_dtype dtype mixed_precision",
-        "training.device": "use_cuda gpu gpus num_gpus devices gpu_ranks world_size",
-        "training.num_threads": "cpu_threads threads num_workers",
-        "training.init_from": "train_from pretrained_model finetune_from_model load_model restore_file reset_optimizer",
+        "training.device": "use_cuda gpu cuda",
+        ONE_DEVICE: "gpus num_gpus devices gpu_ranks world_size",
+        "training.num_threads": "cpu_threads threads",
+        "training.init_from": "train_from pretrained_model finetune_from_model load_model restore_file",
+        OPTIMIZER: "reset_optimizer reset_lr_scheduler no_restore_training",
         "decoding.beam_size": "beam num_beams",
         "decoding.length_penalty": "lenpen alpha beam_alpha normalize lp",
         "decoding.max_extra_length": "max_len_b max_length_factor max_output_length",
@@ -120,6 +128,11 @@ COMMANDS = {
 def setting(name: str) -> str | None:
     """What a setting of another toolkit is here."""
     return SETTINGS.get(_plain(name))
+
+
+def is_setting(ours: str) -> bool:
+    """Whether it is settings alone, "training.max_steps" or two with "and", and no sentence."""
+    return all(re.fullmatch(r"[a-z]+\.[a-z_]+", one) for one in ours.split(" and "))
 
 
 def option(command: str, name: str) -> str | None:

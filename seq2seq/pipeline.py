@@ -129,7 +129,10 @@ def _train(
         for remark in about_corpora(config, corpora, hashes):
             observer.message(remark)
         _write_beginning(config, run, corpora, hashes, overwrite=overwrite)
-        kept_corpus.keep(run.path / CORPUS, config, corpora.tokenizer.content_hash(), corpora.counts)
+        if corpora.made_of is not None:
+            observer.working("checking the prepared corpus")
+            made, tokenizer = corpora.made_of, corpora.tokenizer.content_hash()
+            kept_corpus.keep(run.path / CORPUS, config, made, tokenizer, corpora.counts)
         with _telling_how_to_go_on(run):
             with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                 trainer.train(validate_first=initial is not None)
@@ -191,17 +194,15 @@ def _without_searching_for_garbage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _prepared(run: Run) -> Iterator[None]:
-    """The prepared corpus goes when training ends, or fails; what is stopped after its beginning will want it again."""
+    """The prepared corpus goes when training ends, and where it takes the space; a run that goes on later wants it."""
     folder = run.path / CORPUS
     try:
         yield
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        if isinstance(stopped, UntestedError):
-            shutil.rmtree(folder, ignore_errors=True)
-        kept_corpus.tidy(folder)
+    except (UntestedError, UnwrittenError, UnwritableError):
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        kept_corpus.tidy(folder)
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -270,7 +271,7 @@ def _source_hashes(
     config: Config, run: Run, corpora: Corpora, initial: InitialRun | None, observer: Observer
 ) -> Hashes | None:
     """Of all sources that the model has seen when it is trained, those of an earlier training included."""
-    observer.working("hashing the sources", total=len(corpora.train_text))
+    observer.working("hashing the sources")
     hashes = source_hashes(corpora.train_text)
     if not config.training.init_from:
         return hashes
@@ -323,7 +324,7 @@ def _look_ahead(config: Config, trainer: Trainer, corpora: Corpora, observer: Ob
     observer.working("trying the largest batches")
     decode = _validator(config, corpora, longest=True)
     mapped = corpora.train.path.stat().st_size
-    prepared = sum(path.stat().st_size for path in corpora.train.path.parent.iterdir())
+    prepared = kept_corpus.size(corpora.train.path.parent)
     forecast = preflight(
         config, trainer, decode, tell=observer.message, mapped=mapped, prepared=prepared, resumed=resumed
     )

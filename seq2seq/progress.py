@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 WIDE = 96  # columns of a terminal that has room for all of the live line
 SILENCE = 10  # seconds after which a log, too, is told what is being prepared
-LONG_SILENCE = 60  # and of the same again
+LONG_SILENCE = 60  # and of the same once more
 
 
 class TrainingProgress:
@@ -49,7 +49,7 @@ class TrainingProgress:
             disable=quiet or not self.console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None, work="", numbers="", left="", visible=False)
-        self._work = ""
+        self._work, self._patience = "", SILENCE
         self._told = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
@@ -65,16 +65,16 @@ class TrainingProgress:
 
     def working(self, what: str, done: int = 0, total: int | None = None) -> None:
         count = f"{done:,}" + (f" of {total:,}" if total else "") + " pairs"
+        self._progress.tasks[0].total = total  # to `update` None is as it was
         self._progress.update(
-            self._task, total=total, completed=done, work=what, numbers=count if done else "", left="", visible=True
+            self._task, completed=done, work=what, numbers=count if done else "", left="", visible=True
         )
-        begins, self._work = what != self._work, what
-        if begins:
+        if what != self._work:
+            self._work, self._patience = what, SILENCE
             self._progress.refresh()  # it may leave no time for the display
-        if self._progress.disable and not self.quiet:
-            silence = time.monotonic() - self._told
-            if silence > LONG_SILENCE or (begins and silence > SILENCE):
-                self.message(f"{what}: {count}" if done else what)
+        if self._progress.disable and not self.quiet and time.monotonic() - self._told > self._patience:
+            self.message(f"{what}: {count}" if done else what)
+            self._patience = LONG_SILENCE
 
     def progress(self, record: Mapping[str, Any]) -> None:
         horizon, step, left = record["horizon"], record["step"], f"{_clock(record['time_left'])} left"
@@ -86,8 +86,9 @@ class TrainingProgress:
         numbers = "  ".join(parts)
         if self._progress.disable and not self.quiet:
             self.message(f"step {steps}  {numbers}  {left}")
+        self._progress.tasks[0].total = horizon
         self._progress.update(
-            self._task, total=horizon, completed=step, work=f"step {steps}", numbers=numbers, left=left, visible=True
+            self._task, completed=step, work=f"step {steps}", numbers=numbers, left=left, visible=True
         )
 
     def validation(self, record: Mapping[str, Any]) -> None:

@@ -298,8 +298,8 @@ def _known_otherwise(location: tuple[int | str, ...]) -> str:
         if places := settings_called(name):
             return f"; did you mean {' or '.join(places)}?"
         if ours := other_names.setting(name):
-            return f"; {ours}" if ours == other_names.RATE else f"; that is {ours} here"
-    return _suggest(name, _known_fields(location))
+            return f"; that is {ours} here" if other_names.is_setting(ours) else f"; {ours}"
+    return _suggest(name, _known_fields(location), like=0.8)  # names of settings are alike
 
 
 def _show(value: object) -> str:
@@ -328,6 +328,6 @@ def _fields(section: str) -> dict[str, FieldInfo]:
     return kind.model_fields
 
 
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+def _suggest(name: str, known: Sequence[str], like: float = 0.6) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=like)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -138,6 +138,9 @@ def test_options_in_the_examples_exist(run_cli: Cli, command: str) -> None:
             ["--source is given twice, and takes one file: join"],
         ),
         (["translate", "x", "--ban-file=a", "--ban-file=b"], ["--ban-file is given twice, and takes one file"]),
+        (["translate", "x", "--ban", "--", "--prefix=a", "--prefix=b"], ["--prefix is given twice"]),
+        (["benchmark", "x", "--json", "a", "--json", "b"], ["name the test set"]),
+        (["train", "--gpus", "4"], ["No such option: --gpus; a training has one device, training.device"]),
         (["translate", "x", "--prefix", "a", "--prefix", "b"], ["--prefix is given twice, and takes one text"]),
         (["train", "--resum"], ["--resum", "--resume", "seq2seq train --help"]),
         (["train", "a.toml", "b.toml"], ["extra argument", "b.toml"]),
@@ -160,6 +163,7 @@ def test_arguments_that_make_no_sense_are_told_in_one_line(
         (["--beam-size", "2", "--beam-size", "3"], "no such run folder"),  # a script's, and what is typed after it
         (["--ban", "a", "--ban", "b"], "no such run folder"),
         (["--prefix", "a", "--", "--prefix", "b"], "--prefix: no such file"),
+        (["--ban", "--prefix", "--prefix", "a"], "no such run folder"),
     ],
 )
 def test_options_that_may_come_twice_are_not_refused(run_cli: Cli, arguments: list[str], part: str) -> None:
@@ -1210,7 +1214,7 @@ def test_the_benchmark_shows_scores_signatures_overlap_and_writes_json(benchmark
     assert re.search(r"^test\.de +100\.00 \[100\.00, 100\.00\]", result.out, re.MULTILINE)
     assert re.search(r"^runs/recipe +2 of 20 +2 of 20$", result.out, re.MULTILINE)
     assert "Without 2 sentences of exact or normalised overlap (18 left):" in result.out
-    assert result.err == "translating with runs/recipe\n"
+    assert result.err == "translating with runs/recipe\nscoring 20 lines by bleu, chrf, ter\n"
     report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert [system["name"] for system in report["systems"]] == ["runs/recipe", "test.de"]
     assert report["systems"][0]["overlap"] == {"exact": 2, "normalized": 2}
@@ -1383,10 +1387,11 @@ def test_what_is_tokenised_already_or_takes_long_is_remarked_on(benchmark: Cli, 
     (tmp_path / "t.de").write_text("ein hund .\n" * 99 + "ein hund . " * 67 + "\n", encoding="utf-8")
     test = ("--source", tmp_path / "t.en", "--reference", tmp_path / "t.en")
     assert "t.en seems to be tokenised already" in benchmark(tmp_path / "t.en", *test, "--metrics", "bleu").err
-    assert not benchmark(tmp_path / "t.en", *test, "--metrics", "bleu", "--tokenize", "none").err
+    untold = benchmark(tmp_path / "t.en", *test, "--metrics", "bleu", "--tokenize", "none")
+    assert untold.err == "scoring 100 lines by bleu\n"
     long = ("--source", tmp_path / "t.en", "--reference", tmp_path / "t.de", "--metrics")
     assert "t.de, line 100 has 201 words: TER takes long" in benchmark(tmp_path / "t.de", *long, "ter").err
-    assert not benchmark(tmp_path / "t.de", *long, "chrf").err
+    assert benchmark(tmp_path / "t.de", *long, "chrf").err == "scoring 100 lines by chrf\n"
 
 
 def test_case_is_disregarded_where_it_is_asked_for(benchmark: Cli, tiny_run: Any, tmp_path: Path) -> None:

@@ -468,6 +468,8 @@ def test_the_last_set_of_a_field_counts() -> None:
         ("trainig.seed=3", ["unknown section 'trainig'", "did you mean 'training'?"]),
         ("training.sed=3", ["training.sed: unknown field", "did you mean 'seed'?"]),
         ("training.dropout=0.1", ["training.dropout: unknown field; did you mean model.dropout?"]),
+        ("train.max_steps=3", ["unknown section 'train'", "did you mean 'training'?"]),
+        ("training.reset_optimizer=true", ["training.reset_optimizer: unknown field; a training that begins with"]),
         ("model.hidden_size=64", ["model.hidden_size: unknown field; that is model.d_model here"]),
         ("training.lr=1e-3", ["training.lr: unknown field; the rate's peak is training.learning_rate_scale * ("]),
         ("model.nonsense=1", ["model.nonsense: unknown field; known: d_model, num_heads"]),

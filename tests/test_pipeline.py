@@ -28,8 +28,9 @@ from seq2seq.errors import UserError
 from seq2seq.evaluation.metrics import corpus_bleu
 from seq2seq.recipe import build_config, load_config
 from seq2seq.run import Run
-from seq2seq.run_folder.files import RunError
+from seq2seq.run_folder.files import RunError, UnwrittenError
 from seq2seq.run_folder.run_files import CORPUS, LOCK
+from seq2seq.stages import kept_corpus, preparing
 from seq2seq.stages.finishing import Outcome
 from seq2seq.text.corpus import hash_sources
 from seq2seq.text.errors import DataError
@@ -198,7 +199,8 @@ def test_an_observer_is_told_what_comes_before_and_after_the_steps(finished: Fin
     work = finished.listener.work
     assert list(dict.fromkeys(what for what, *_ in work)) == [
         "reading", f"learning {finished.config.tokenizer.vocab_size:,} pieces", "encoding",
-        "trying the largest batches", "hashing the sources", "validating the final model",
+        "trying the largest batches", "hashing the sources", "checking the prepared corpus",
+        "validating the final model",
     ]  # fmt: skip
     read = finished.info["corpus"]["read"]
     assert ("encoding", read, read) in work
@@ -522,7 +524,7 @@ def test_an_average_of_fewer_checkpoints_than_asked_for_is_told(tmp_path: Path, 
     more = configured(data, training={"keep_last": 2, "average_checkpoints": 2})
     outcome = train(more, tmp_path / "run", listener, resume=True)
     assert outcome.run.info()["training"]["averaged_steps"] == [10]
-    assert "these are fewer than training.average_checkpoints: no more were kept" in listener.messages
+    assert "these are fewer than training.average_checkpoints: there are no more" in listener.messages
 
 
 def test_a_tokenizer_that_cannot_be_made_anew_is_named(copied: Path, finished: Finished) -> None:
@@ -767,7 +769,7 @@ def prepared(folder: Path) -> set[str]:
 PREPARED = {"prepared.json", "train.text", "train.pieces", "valid.text", "valid.pieces", "test.text"}
 
 
-def test_the_prepared_corpus_stays_for_a_run_that_was_stopped_and_for_no_other(
+def test_the_prepared_corpus_stays_for_a_run_that_may_go_on_and_for_no_other(
     tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -784,18 +786,31 @@ def test_the_prepared_corpus_stays_for_a_run_that_was_stopped_and_for_no_other(
     assert not folder.exists()
     failing("train", KeyboardInterrupt())
     assert prepared(folder) == PREPARED
-    for name in ("train", "resume"):
-        failing(name, TrainingError("no"))
-        assert not (folder / CORPUS).exists()
+    failing("train", UnwrittenError("no space left"))  # it takes some
+    assert not (folder / CORPUS).exists()
     with pytest.raises(Interrupted):
         train(finished.config, folder, resume=True, stop=lambda: True)
     assert prepared(folder) == PREPARED
+    for name in ("train", "resume"):
+        failing(name, TrainingError("no"))
+        assert prepared(folder) == PREPARED
     other = configured(finished.config.data.model_dump(), training={"seed": 2})
     fails(RunError, "seed", lambda: train(other, folder, resume=True))
     assert prepared(folder) == PREPARED
     train(finished.config, folder, resume=True)
     assert model_bytes(folder) == model_bytes(finished.folder)
     assert not (folder / CORPUS).exists()
+
+
+def test_a_prepared_corpus_that_cannot_be_kept_is_no_reason_to_end_a_training(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UnwrittenError("no space left")
+
+    monkeypatch.setattr("seq2seq.stages.kept_corpus.write_json", fail)
+    train(finished.config, tmp_path / "run")
+    assert model_bytes(tmp_path / "run") == model_bytes(finished.folder)
 
 
 @pytest.fixture
@@ -827,29 +842,94 @@ def test_a_stopped_run_goes_on_without_preparing_its_corpus_again(
     assert outcome["corpus"] == before["corpus"] and outcome["validation"] == before["validation"]
 
 
-@pytest.mark.parametrize("change", ["touched", "damaged", "lost", "copied", "record", "program"])
+def vouched(folder: Path, name: str) -> None:
+    """Gives a prepared file the stamp that is written down of it, as if it were the one that was."""
+    record = json.loads((folder / "prepared.json").read_text())
+    record["files"][name][:-1] = kept_corpus._stamp(folder / name)
+    (folder / "prepared.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "change", ["touched", "damaged", "changed", "lost", "copied", "record", "counts", "code", "data"]
+)
 def test_a_prepared_corpus_that_may_be_another_is_made_anew(
     stopped: tuple[Config, Path], finished: Finished, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     config, run = stopped
+    corpus = run / CORPUS
     if change == "touched":
         os.utime(config.data.train_source)
-    elif change == "damaged":
-        path = run / CORPUS / "valid.text"
-        times, content = path.stat(), path.read_bytes()
-        path.write_bytes(content.replace(b"dog", b"cat"))
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif change in ("damaged", "changed"):
+        content = (corpus / "valid.text").read_bytes()
+        (corpus / "valid.text").write_bytes(content.replace(b"dog", b"cat") if change == "damaged" else content)
+        if change == "damaged":
+            vouched(corpus, "valid.text")
     elif change == "lost":
-        (run / CORPUS / "test.text").unlink()
+        (corpus / "test.text").unlink()
     elif change == "copied":
         shutil.copytree(run, run.with_name("copy"))
         run = run.with_name("copy")
     elif change == "record":
-        (run / CORPUS / "prepared.json").write_text('{"made_of": [], "files": {}}')
+        (corpus / "prepared.json").write_text('{"made_of": [], "files": {}}')
+    elif change == "counts":
+        record = (corpus / "prepared.json").read_text()
+        (corpus / "prepared.json").write_text(record.replace('"read": 200', '"read": "x"'))
+    elif change == "code":
+        monkeypatch.setattr(kept_corpus, "_code", lambda: "another")
     else:
-        monkeypatch.setattr("seq2seq.stages.kept_corpus.__version__", "another")
+        config = configured(config.data.model_dump(), data={"source_language": "de"})
+        monkeypatch.setattr("seq2seq.pipeline.check_changes", lambda *_: None)
+        monkeypatch.setattr("seq2seq.pipeline.check_settings", lambda *_: None)
     assert {"reading", "encoding"} <= set(went_on(config, run))
     assert model_bytes(run) == model_bytes(finished.folder)
+
+
+def test_a_stamp_alone_is_vouched_for(stopped: tuple[Config, Path]) -> None:
+    config, run = stopped
+    content = (run / CORPUS / "valid.text").read_bytes()
+    (run / CORPUS / "valid.text").write_bytes(content)
+    vouched(run / CORPUS, "valid.text")
+    assert "reading" not in went_on(config, run)
+
+
+def test_a_file_that_is_away_for_a_while_costs_nothing(stopped: tuple[Config, Path], finished: Finished) -> None:
+    config, run = stopped
+    source = Path(config.data.test_source)
+    source.rename(source.with_name("away"))
+    fails(DataError, "no such file", lambda: train(config, run, resume=True))
+    assert prepared(run) == PREPARED
+    source.with_name("away").rename(source)  # where its change time is another now, it is prepared anew
+    assert went_on(config, run)
+    assert model_bytes(run) == model_bytes(finished.folder)
+
+
+def test_what_changes_while_it_is_prepared_is_not_vouched_for(
+    tmp_path: Path, stopped: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = stopped
+    learn = preparing.Tokenizer.learn
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        with open(config.data.train_source, "a", encoding="utf-8") as file:
+            file.write("Der Hund mag Hund.\n")
+        return learn(*arguments, **options)
+
+    monkeypatch.setattr(preparing.Tokenizer, "learn", meanwhile)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "other", stop=lambda: True)
+    monkeypatch.undo()
+    fails(DataError, "201 lines", lambda: train(config, tmp_path / "other", resume=True))
+
+
+def test_sampled_pairs_are_not_kept(stopped: tuple[Config, Path], tmp_path: Path) -> None:
+    config, _ = stopped
+    sampled = configured(config.data.model_dump(), tokenizer={"sample_source": 0.1})
+    whole = train(sampled, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(sampled, tmp_path / "other", stop=lambda: True)
+    assert prepared(tmp_path / "other") == PREPARED
+    assert "reading" not in went_on(sampled, tmp_path / "other")
+    assert model_bytes(tmp_path / "other") == model_bytes(whole.run.path)
 
 
 def test_a_corpus_that_was_changed_since_a_run_was_stopped_is_noticed(stopped: tuple[Config, Path]) -> None:

@@ -96,15 +96,20 @@ def test_a_log_is_told_of_what_takes_long_before_the_first_step(
     monkeypatch.setattr("seq2seq.progress.time.monotonic", lambda: clock[0])
     with TrainingProgress() as progress, TrainingProgress(quiet=True) as quiet:
         for clock[0], what, done in [
-            (0, "reading", 0), (9, "reading", 90_000),
-            (9, "learning 100 pieces", 0),  # nobody waits yet
-            (12, "encoding", 0), (20, "encoding", 5_000),
-            (73, "encoding", 60_000), (80, "encoding", 70_000),
-            (84, "trying the largest batches", 0),
+            (0, "reading", 0), (9, "reading", 90_000), (11, "reading", 110_000), (15, "reading", 150_000),
+            (20, "learning 100 pieces", 0),  # nobody waits yet
+            (22, "encoding", 0), (30, "encoding", 5_000),
+            (83, "encoding", 60_000), (90, "encoding", 70_000),
+            (94, "trying the largest batches", 0),
         ]:  # fmt: skip
             for one in (progress, quiet):
                 one.working(what, done, 100_000 if what == "encoding" else None)
-    assert shown(capfd) == ["encoding", "encoding: 60,000 of 100,000 pairs", "trying the largest batches"]
+    assert shown(capfd) == [
+        "reading: 110,000 pairs",
+        "encoding",
+        "encoding: 60,000 of 100,000 pairs",
+        "trying the largest batches",
+    ]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -119,8 +124,11 @@ def test_on_a_terminal_one_line_is_drawn_over_and_validations_stay(monkeypatch: 
         progress.working("encoding")  # is drawn at once: what begins may leave no time for it
         assert "encoding" in screen.getvalue()
         progress.working("encoding", 5_000, 10_000)
+        assert progress._progress.tasks[0].total == 10_000
         progress._progress.refresh()
         assert "5,000 of 10,000 pairs" in screen.getvalue() and "left" not in screen.getvalue()
+        progress.working("trying the largest batches")
+        assert progress._progress.tasks[0].total is None  # it is not known how much of it is done
         progress.validation(VALIDATION)
         progress.progress(RECORD)
         progress._progress.refresh()

@@ -114,6 +114,7 @@ def benchmark(
     outputs = {**finished, **_translate_all(runs, translators, loaded, search, files)}
     if "ter" in chosen:
         _remark_long_lines(loaded, outputs.values())
+    print(f"scoring {len(loaded):,} lines by {', '.join(chosen)}", file=sys.stderr)
     report = bench.run_benchmark(
         loaded, [outputs[system] for system in systems], chosen, tokenize or "13a", lowercase=lowercase
     )

@@ -109,7 +109,7 @@ def _train(settings: Config, folder: Path, *, resume: bool, overwrite: bool, qui
             raise
         except KeyboardInterrupt:  # while data was prepared, or the model finished
             if not Run.exists(folder):
-                progress.message("stopped before the first step: nothing is kept, and the same command begins anew")
+                progress.message("stopped before the first step: the same command begins anew")
             elif not overwrite and Run(folder).config() == settings:  # else it may be an older one
                 progress.message(f"continue with: {resume_command(folder)}")
             raise

@@ -10,6 +10,7 @@ from seq2seq.errors import OptionError
 
 # What options may be given of once only, and what to do with more.
 ONE_EACH = {"FILE": "file: join several with cat", "TEXT": "text"}
+RESULTS = {"--json", "--plot"}  # files that are written: the last counts, and nothing is lost
 
 
 def refuse_repeated(group: Any, arguments: list[str]) -> None:
@@ -18,13 +19,21 @@ def refuse_repeated(group: Any, arguments: list[str]) -> None:
     Of numbers and choices the last counts, as everywhere.
     """
     command = group.commands.get(arguments[0]) if arguments else None
-    given = arguments[1 : arguments.index("--") if "--" in arguments else None]
-    for option in command.params if command is not None else ():
-        if option.param_type_name != "option" or option.multiple or option.metavar not in ONE_EACH:
+    if command is None:
+        return
+    try:
+        parent = group.context_class(group, **group.context_settings)  # it knows of -h
+        context = command.context_class(command, info_name=arguments[0], parent=parent)
+        _, _, given = command.make_parser(context).parse_args(list(arguments[1:]))
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's, which says so again when it is its turn
+            return
+        raise
+    for option in command.params:
+        if option.param_type_name != "option" or option.multiple or RESULTS & set(option.opts):
             continue
-        for name in option.opts:
-            if sum(one == name or one.startswith(f"{name}=") for one in given) > 1:
-                raise OptionError(f"{name} is given twice, and takes one {ONE_EACH[option.metavar]}")
+        if option.metavar in ONE_EACH and sum(one is option for one in given) > 1:
+            raise OptionError(f"{option.opts[0]} is given twice, and takes one {ONE_EACH[option.metavar]}")
 
 
 def explain_usage(error: Any) -> str:
@@ -61,13 +70,13 @@ def _instead(error: Any, message: str) -> str | None:
 
 def _setting(name: str) -> str | None:
     """How to write a setting that was written as an option."""
-    from seq2seq.recipe import SECTIONS, settings_called  # over a tenth of a second, and only here
+    from seq2seq.recipe import settings_called  # over a tenth of a second, and only here
 
     plain = name.lstrip("-").replace("-", "_")
     ours = settings_called(plain) or [one for one in (other_names.setting(plain),) if one is not None]
     if not ours:
         return None
-    if ours[0].partition(".")[0] not in SECTIONS:
+    if not other_names.is_setting(ours[0]):
         return ours[0]
     ways = ("--set " + one.replace(" and ", "=... --set ") + "=..." for one in ours)
     return f"it is a setting: {' or '.join(ways)}"

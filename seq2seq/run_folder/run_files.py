@@ -119,7 +119,7 @@ def check_run_links(path: Path) -> None:
 def remove_run(path: Path) -> None:
     """Removes the files of a run and nothing else that may lie in the folder.
 
-    Not the prepared corpus, which every training makes anew, and which may be open, nor a README.md of the user's. The
+    Not the prepared corpus, which may be open and goes when training ends, nor a README.md of the user's. The
     checkpoints go first and all at once, the configuration and then the identity last: whenever this is interrupted,
     what is left is a run, without checkpoints or with all, or what a killed start leaves.
     """

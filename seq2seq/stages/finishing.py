@@ -81,6 +81,7 @@ def finished_already(config: Config, run: Run, observer: Observer) -> Outcome | 
                 f"{run.path}: {finished}there is no checkpoint to go on from; to train it anew: {shlex.join(anew)}"
             )
         _mend_tokenizer(config, run, observer)
+        shutil.rmtree(run.path / CORPUS, ignore_errors=True)
         return Outcome(run, TrainingState(finished=True), None, ())
     state = _finished(config, run)
     if state is None:
@@ -156,7 +157,7 @@ def finish(config: Config, run: Run, trainer: Trainer, corpora: Corpora) -> None
     trainer.observer.message(_describe_model(info))
     wanted = min(config.training.average_checkpoints, trainer.state.step // config.training.save_every)
     if config.training.average == "last" and len(chosen) < wanted:
-        trainer.observer.message("these are fewer than training.average_checkpoints: no more were kept")
+        trainer.observer.message("these are fewer than training.average_checkpoints: there are no more")
     if remark := _worse_than_at_first(bleu, trainer.state):
         trainer.observer.message(remark)
     card = run.path / CARD

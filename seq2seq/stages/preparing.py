@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ One = TypeVar("One")
 
 @dataclass(frozen=True)
 class Corpora:
-    """The prepared data of one run. identity: hashes of what a resumed run must find again."""
+    """The prepared data of one run. identity: hashes of what a resumed run must find again.
+
+    made_of: what `kept_corpus.keep` is to write down, where something is.
+    """
 
     train: PieceCorpus
     train_text: TextCorpus
@@ -54,6 +58,7 @@ class Corpora:
     counts: FilterCounts
     tokenizer: Tokenizer
     identity: dict[str, str]
+    made_of: kept_corpus.MadeOf | None = None
 
 
 def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | None, *, resume: bool) -> Corpora:
@@ -66,14 +71,19 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
     ensure_downloads(downloads_in_use(data) if resume else data.downloads, observer.message)
     if resume:
         check_files(data)
-    before = kept_corpus.kept(folder, config, known.content_hash()) if known is not None else None
-    if known is not None and before is not None:
+    made_of, before = kept_corpus.made_of(data), None
+    given = initial.tokenizer() if initial is not None else known
+    if resume and given is not None and (folder / kept_corpus.RECORD).exists():
+        observer.working("checking the prepared corpus")
+        before = kept_corpus.kept(folder, config, made_of, given.content_hash())
+    if given is not None and before is not None:
         texts = {split: TextCorpus(folder / f"{split}.text") for split in SPLITS if has_split(data, split)}
-        counts, tokenizer = before, known
+        counts, tokenizer = before, given
         train = PieceCorpus(folder / "train.pieces")
         valid = PieceCorpus(folder / "valid.pieces") if "valid" in texts else None
+        made_of = None  # what is written down stays
     else:
-        kept_corpus.forget(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         texts, counts = _read(config, folder, observer)
         tokenizer = known or _tokenizer(config, run, observer, initial, texts["train"], resume=resume)
         train, valid = _encode(data, folder, texts, tokenizer, counts, observer)
@@ -96,7 +106,8 @@ def prepare(config: Config, run: Run, observer: Observer, initial: InitialRun | 
             identity[INITIAL] = identity_known[INITIAL]
     if valid is not None:
         identity["validation"] = content_hash(valid.path)
-    return Corpora(train, texts["train"], valid, texts.get("valid"), texts.get("test"), counts, tokenizer, identity)
+    held_out = texts.get("valid"), texts.get("test")
+    return Corpora(train, texts["train"], valid, *held_out, counts, tokenizer, identity, made_of)
 
 
 def _read(config: Config, folder: Path, observer: Observer) -> tuple[dict[Split, TextCorpus], FilterCounts]:

@@ -242,14 +242,14 @@ def test_the_benchmark_refuses_what_cannot_be_meant(
 def test_the_benchmark_says_that_it_scores_blank_lines(benchmark: Train) -> None:
     result = benchmark(b"a cat\n\n\n", b"eine Katze\n \nx\n")
     assert result.code == 0
-    source, reference = result.err.splitlines()
+    source, reference, _ = result.err.splitlines()
     assert "b.en: 2 of 3 lines are blank" in source and "b.de: 1 of 3 lines are blank" in reference
 
 
 def test_the_benchmark_takes_odd_text_as_it_is(benchmark: Train) -> None:
     text = "\n".join(["the cat", RTL, COMBINED, EMOJI, "a \0 b", "the cat"]).encode()
     result = benchmark(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"), text)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, "scoring 6 lines by chrf\n")
 
 
 def test_a_dataset_that_is_a_folder_is_found_beside_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
