@@ -47,7 +47,7 @@ SETTINGS = {
         "training.accumulate": "update_freq accum_count optimizer_delay batch_multiplier gradient_accumulation_steps "
         "accumulation_steps",
         "training.max_steps": "max_update max_updates train_steps after_batches num_train_steps updates steps",
-        "training.max_epochs": "max_epoch after_epochs epochs num_train_epochs",
+        "training.max_epochs": "max_epoch after_epochs epochs num_epochs num_train_epochs",
         "training.patience": "early_stopping early_stopping_patience",
         "training.validate_every": "valid_freq validation_freq validate_interval validate_interval_updates valid_steps "
         "eval_steps",
@@ -96,6 +96,8 @@ OPTIONS = {
         "--remove-bpe": "translations are text already", "--post-process": "translations are text already",
         "--score": "seq2seq score, of translations that there are; --format jsonl has the score of each translation",
         "--with-score": "--format jsonl",
+        "--resume": "--skip-lines", "--start": "--skip-lines", "--offset": "--skip-lines",
+        "--run-dir": "name the run's folder without an option",
         "--batch-size": "decoding.batch_tokens in the run's config.toml says how much is translated at once",
         "--max-tokens": "decoding.batch_tokens in the run's config.toml says how much is translated at once",
         "--mini-batch": "decoding.batch_tokens in the run's config.toml says how much is translated at once",
@@ -106,7 +108,8 @@ OPTIONS = {
     "train": {
         "--arch": "--preset", "--config": "name the file without an option", "-c": "name the file without an option",
         "--trainpref": "--source and --target", "--train-sets": "--source and --target", "--data": "a recipe",
-        "--train-source": "--source", "--train-target": "--target", "--model": "--run-dir", "--save-dir": "--run-dir",
+        "--train-source": "--source", "--train-target": "--target", "--src": "--source", "--tgt": "--target",
+        "--model": "--run-dir", "--save-dir": "--run-dir",
         "--save-model": "--run-dir", "--output": "--run-dir", "--finetune-from-model": "--init-from",
         "--train-from": "--init-from, or --resume",
     },

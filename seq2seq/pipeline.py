@@ -130,9 +130,10 @@ def _train(
             observer.message(remark)
         _write_beginning(config, run, corpora, hashes, overwrite=overwrite)
         if corpora.made_of is not None:
-            observer.working("checking the prepared corpus")
+            observer.working("hashing the prepared corpus")
             made, tokenizer = corpora.made_of, corpora.tokenizer.content_hash()
             kept_corpus.keep(run.path / CORPUS, config, made, tokenizer, corpora.counts)
+        observer.working("training")
         with _telling_how_to_go_on(run):
             with gently or contextlib.nullcontext(), _without_searching_for_garbage():
                 trainer.train(validate_first=initial is not None)

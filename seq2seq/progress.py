@@ -106,7 +106,7 @@ def counted_lines() -> Iterator[Callable[[int], None]]:
     begun = time.monotonic()
     with Progress(
         TextColumn("{task.description}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, highlight=False, emoji=False, soft_wrap=True),  # warnings go through it
         transient=True,
         refresh_per_second=2,
         redirect_stdout=False,  # which gets the translations

@@ -243,8 +243,12 @@ def _without_corpus(data: Mapping[str, Any], kept: Collection[str] = ()) -> dict
 def _apply_override(values: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
-    if equals and not dot and (places := settings_called(section)):
-        raise ConfigError(f"--set {override}: write it with its section: {' or '.join(places)}")
+    if equals and not dot:
+        if section == "preset":
+            raise ConfigError(f"--set {override}: write --preset {text}")
+        plain = section.replace("-", "_")
+        if places := settings_called(plain) or [ours for ours in (other_names.setting(plain),) if ours is not None]:
+            raise ConfigError(f"--set {override}: write it with its section: {' or '.join(places)}")
     if not (equals and dot and key):
         raise ConfigError(f"--set {override}: write it as section.key=value, for example training.max_steps=1000")
     if section not in SECTIONS:

@@ -461,6 +461,8 @@ def test_the_last_set_of_a_field_counts() -> None:
         ("training.max_steps", ["section.key=value", "training.max_steps=1000"]),
         ("max_steps=3", ["write it with its section: training.max_steps"]),
         ("batch_tokens=3", ["write it with its section: training.batch_tokens or decoding.batch_tokens"]),
+        ("hidden-size=3", ["write it with its section: model.d_model"]),
+        ("preset=tiny", ["--set preset=tiny: write --preset tiny"]),
         ("bogus=3", ["section.key=value"]),
         ("training.=3", ["section.key=value"]),
         ("=3", ["section.key=value"]),

@@ -199,8 +199,8 @@ def test_an_observer_is_told_what_comes_before_and_after_the_steps(finished: Fin
     work = finished.listener.work
     assert list(dict.fromkeys(what for what, *_ in work)) == [
         "reading", f"learning {finished.config.tokenizer.vocab_size:,} pieces", "encoding",
-        "trying the largest batches", "hashing the sources", "checking the prepared corpus",
-        "validating the final model",
+        "trying the largest batches", "hashing the sources", "hashing the prepared corpus",
+        "training", "validating the final model",
     ]  # fmt: skip
     read = finished.info["corpus"]["read"]
     assert ("encoding", read, read) in work

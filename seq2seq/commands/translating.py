@@ -139,6 +139,8 @@ def translate(
         translator = _other_engine(engine, run, precision, other, threads, options, scores=scores)
     translator.check(options)
     if not files and sys.stdin.isatty() and not beside:
+        if skip_lines:
+            raise OptionError(f"--skip-lines {skip_lines}: there is nothing to leave out of what is typed: name a file")
         _prompt(translator, options, format_)
         return
     from seq2seq.text.arriving import STANDARD_INPUT, InputLines
@@ -153,29 +155,32 @@ def translate(
         results = translator.stream(lines, options, ready=ready, first=skip_lines)
     else:
         results = _beside(translator, lines, beside, options, skip_lines)
-    with _going_on(bool(files), one_each=n_best == 1 and not diverse) as count:
+    with _going_on(bool(files), skip_lines) as count:
         for number, result in enumerate(results, skip_lines):
+            count(number + 1)  # before: what is interrupted while it is written comes out all the same
             print(_render(number, result, options, format_), flush=True)
-            count(number + 1)
 
 
 @contextlib.contextmanager
-def _going_on(of_files: bool, *, one_each: bool) -> Iterator[Callable[[int], None]]:
-    """Shows how many lines are done, where the terminal does not show them; says how to go on after an interruption.
-
-    one_each: the output has a line for each of the input's.
-    """
+def _going_on(of_files: bool, done: int) -> Iterator[Callable[[int], None]]:
+    """Shows how many lines are done, where the terminal does not show them; says how to go on after an interruption."""
     shown: Any = contextlib.nullcontext(lambda done: None)
     if of_files and sys.stderr.isatty() and not sys.stdout.isatty():
         from seq2seq.progress import counted_lines
 
         shown = counted_lines()
     try:
-        with shown as count:
+        with shown as show:
+
+            def count(now: int) -> None:
+                nonlocal done
+                done = now
+                show(now)
+
             yield count
     except KeyboardInterrupt:
-        if of_files and one_each and not sys.stdout.isatty():
-            tell("to go on: the same with --skip-lines $(wc -l < OUTPUT) >> OUTPUT")
+        if of_files and not sys.stdout.isatty():
+            tell(f"to go on: the same with --skip-lines {done}, and >> in place of >")
         raise
 
 

@@ -186,13 +186,16 @@ def read_model(path: Path) -> bytes:
 
 
 def _own_model(name: str) -> bytes:
-    """A model of the user's with the special ids that are used here; as it is, and to be refused, where none can be."""
+    """A model of the user's with the special ids that are used here; a damaged one as it is, to be refused."""
     content = read_model(Path(name))
     try:
         check_model_proto(content)
-        return with_special_ids(content)
     except ModelProtoError:
         return content
+    try:
+        return with_special_ids(content)
+    except ModelProtoError as error:
+        raise TokenizerError(f"{name}: {error}: learn it without that among the user-defined symbols") from None
 
 
 def _processor(content: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
