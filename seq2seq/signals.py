@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
 REASONS: dict[int, str] = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal has gone"}
 
@@ -20,7 +21,7 @@ class Signals:
     def __init__(self) -> None:
         self.number = 0  # of the signal that came
         self.raised = False
-        self._gentle = False
+        self._gentle = self._held = False
 
     def install(self) -> None:
         self.number, self.raised = 0, False
@@ -36,6 +37,18 @@ class Signals:
         """What to say at the end, and the exit code: 128 and the number, as a shell gives it."""
         return REASONS.get(self.number, "interrupted"), 128 + (self.number or signal.SIGINT)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it a signal waits, so that what is begun is done and counted; a second one ends at once."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.number and not self.raised:
+            self.raised = True
+            raise Stopped
+
     def __enter__(self) -> Signals:
         self._gentle = True
         return self
@@ -49,6 +62,8 @@ class Signals:
         if self.number:
             os._exit(128 + number)
         self.number = number
+        if self._held:
+            return
         if not self._gentle:
             self.raised = True
             raise Stopped

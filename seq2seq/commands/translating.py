@@ -23,6 +23,7 @@ from seq2seq.commands.common import (
     load_translator,
     option,
     parse_precision,
+    signals,
     tell,
     warn,
 )
@@ -145,6 +146,7 @@ def translate(
         return
     from seq2seq.text.arriving import STANDARD_INPUT, InputLines
 
+    skip_lines = min(skip_lines, sys.maxsize)
     if not files and sys.stdin.isatty():
         print("Type the sentences that the file's lines belong to; end with Ctrl-D.", file=sys.stderr)
     # One bad line of a stream is no reason to stop in its midst: it is mended, and a warning tells of it.
@@ -157,8 +159,10 @@ def translate(
         results = _beside(translator, lines, beside, options, skip_lines)
     with _going_on(bool(files), skip_lines) as count:
         for number, result in enumerate(results, skip_lines):
-            count(number + 1)  # before: what is interrupted while it is written comes out all the same
-            print(_render(number, result, options, format_), flush=True)
+            text = _render(number, result, options, format_)
+            with signals.held():  # or nobody knows whether the line is out
+                print(text, flush=True)
+                count(number + 1)
 
 
 @contextlib.contextmanager

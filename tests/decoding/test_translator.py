@@ -546,6 +546,31 @@ def test_an_interrupted_translation_says_how_to_go_on(
     assert result.code == 130 and "the same with --skip-lines 10, and" in result.err
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_while_a_line_is_written_does_not_lose_count(
+    run_cli: Cli, tiny_run: Any, tmp_path: Path, sources: list[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    file = tmp_path / "lines"
+    file.write_text("".join(f"{line}\n" for line in sources), encoding="utf-8")
+    whole = run_cli("translate", tiny_run.path, file, *ONE)
+    written = 0
+
+    def interrupted(*texts: str, **options: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 3 and moment == "before":
+            signal.raise_signal(signal.SIGINT)
+        print(*texts, **options)
+        if written == 3 and moment == "after":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("seq2seq.commands.translating.print", interrupted, raising=False)
+    result = run_cli("translate", tiny_run.path, file, *ONE)
+    assert (result.code, result.lines) == (130, whole.lines[:3])
+    assert "the same with --skip-lines 3, and" in result.err
+    assert run_cli("translate", tiny_run.path, file, *ONE, "--skip-lines", "9" * 30).lines == []
+
+
 # Ensembles
 
 
